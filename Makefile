@@ -1,0 +1,54 @@
+# The only commands anyone has to know. `make` alone lists them.
+PYTHON ?= python3
+ARGS   ?=
+
+BIN     := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
+COMPILE := CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe \
+           --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
+REFUSE  := import sys; sys.version_info >= (3, 11) or sys.exit("Berth needs Python 3.11 or newer; $(PYTHON) is " \
+           + sys.version.split()[0] + ". Try: make PYTHON=/path/to/python3.11")
+
+MAKEFLAGS += --no-print-directory
+.PHONY: help run test lint format lock migrate settings clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: .venv/run ## serve on http://localhost:8000 (HOST, PORT and the rest: make settings)
+	@exec $(BIN)/python app.py
+
+test: .venv/dev ## run the tests against real servers of their own (ARGS="-k login -x" goes to pytest)
+	@tests/install-servers.sh
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/dev ## check style, format and types
+	@$(BIN)/ruff check --quiet && $(BIN)/ruff format --quiet --check
+	@$(BIN)/mypy
+
+format: .venv/dev ## fix what can be fixed
+	@$(BIN)/ruff check --quiet --fix; $(BIN)/ruff format --quiet
+
+lock: .venv/dev ## pin requirements*.in into requirements*.txt, on the oldest Python in use (ARGS=--upgrade for newer)
+	@$(COMPILE) $(ARGS) requirements.in && $(COMPILE) $(ARGS) requirements-dev.in
+
+migrate: .venv/run ## bring the database's schema up to date
+	@$(BIN)/python app.py migrate
+
+settings: .venv/run ## list every environment variable, its value and where that came from
+	@$(BIN)/python settings.py
+
+clean: ## remove what make made (./data, your accounts, stays)
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@find . -name __pycache__ -prune -exec rm -rf {} +
+
+# Made anew when a lock changes, so that .venv never holds more than the locks say.
+.venv/run: requirements.txt
+	@$(PYTHON) -c '$(REFUSE)'
+	@echo "making .venv from requirements.txt" >&2
+	@$(PYTHON) -m venv --clear .venv
+	@$(INSTALL) -r requirements.txt && touch $@
+
+.venv/dev: requirements-dev.txt .venv/run
+	@echo "adding requirements-dev.txt" >&2
+	@$(INSTALL) -r requirements-dev.txt && touch $@
