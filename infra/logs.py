@@ -1,0 +1,256 @@
+"""Log lines: one JSON object a line on stdout, written by a thread of its own that nothing ever waits for."""
+
+import atexit
+import contextlib
+import errno
+import logging
+import os
+import select
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Sequence
+from queue import Empty, SimpleQueue
+from types import TracebackType
+
+from infra.log_formats import ConsoleLines, Ecs, Gcp, JsonLines, Layout, RequestContext, json_fields, request_context
+from infra.log_safety import Redactor
+
+__all__ = ["LogWriter", "RequestContext", "configure", "get_logger", "request_context"]
+
+# Some 15,000 access lines: seconds of full load, and little beside what the smallest container has.
+QUEUE_BYTES = 8 * 1024 * 1024
+ERROR_BYTES = 1024 * 1024  # kept free for ERROR and above
+BATCH_BYTES = 64 * 1024  # what a Linux pipe holds
+EXIT_TIMEOUT = 2.0  # seconds that a collector that stands still may hold up the exit
+
+
+def get_logger(type: str) -> logging.Logger:  # noqa: A002 - the name of the field
+    """The logger whose lines have this type."""
+    return logging.getLogger(f"berth.{type}")
+
+
+class LogWriter:
+    """A bounded queue and the thread that writes it out. `offer` never waits, so log lines can't stop the event loop.
+
+    A signal handler or a `__del__` may log while its own thread is in here: the lock is an RLock and SimpleQueue is
+    reentrant. Nothing but arithmetic and `put` happens under the lock.
+    """
+
+    def __init__(self, fd: int, drop_line: Callable[[int], bytes]) -> None:
+        self._fd = fd
+        self._drop_line = drop_line
+        self._queue: SimpleQueue[bytes | threading.Event | None] = SimpleQueue()
+        self._lock = threading.RLock()
+        self._pending = 0
+        self._dropped = 0
+        self._closed = False
+        self._broken = False
+        self._thread = threading.Thread(target=self._run, name="logs", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError:  # the interpreter is about to exit
+            self._closed = True
+        atexit.register(self.close)
+
+    def offer(self, line: bytes, *, urgent: bool = False) -> None:
+        limit = QUEUE_BYTES + (ERROR_BYTES if urgent else 0)
+        with self._lock:
+            if not self._closed:
+                if self._pending + len(line) > limit:
+                    self._dropped += 1
+                else:
+                    self._pending += len(line)
+                    self._queue.put(line)
+                return
+        self._write_late(line)
+
+    def drop(self) -> None:
+        with self._lock:
+            self._dropped += 1
+
+    def flush(self, timeout: float = EXIT_TIMEOUT) -> bool:
+        """Waits until what was logged so far is written; False when that took too long."""
+        done = threading.Event()
+        self._queue.put(done)
+        return not self._thread.is_alive() or done.wait(timeout)
+
+    def close(self, timeout: float = EXIT_TIMEOUT) -> None:
+        """Writes what is queued and ends the thread. Later lines are written at once, or not at all."""
+        atexit.unregister(self.close)
+        with self._lock:
+            self._closed = True
+            self._queue.put(None)
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+
+    def _run(self) -> None:
+        more = True
+        while more:
+            lines, mark = self._next_batch()
+            written = self._write(b"".join(lines))
+            with self._lock:
+                self._dropped += 0 if written else len(lines)
+                self._pending = 0 if self._queue.empty() else self._pending - sum(map(len, lines))
+            if written:
+                self._tell_dropped()
+            if isinstance(mark, threading.Event):
+                mark.set()
+            more = mark is not None
+
+    def _next_batch(self) -> tuple[list[bytes], bytes | threading.Event | None]:
+        """Lines, and the mark that ended them: an event to set, None to stop, an empty string for neither."""
+        item = self._queue.get()
+        lines: list[bytes] = []
+        length = 0
+        while isinstance(item, bytes):
+            lines.append(item)
+            length += len(item)
+            try:
+                item = self._queue.get_nowait() if length < BATCH_BYTES else b""
+            except Empty:
+                item = b""
+            if not item:
+                break
+        return lines, item
+
+    def _tell_dropped(self) -> None:
+        with self._lock:
+            dropped, self._dropped = self._dropped, 0
+        if dropped and not self._write(self._drop_line(dropped)):
+            with self._lock:
+                self._dropped += dropped
+
+    def _write(self, data: bytes) -> bool:
+        rest = memoryview(data)
+        while rest and not self._broken:
+            try:
+                rest = rest[os.write(self._fd, rest) :]
+            except BlockingIOError:  # whoever gave us stdout made it non-blocking
+                self._writable(1000)
+            except OSError as error:
+                # Nobody reads any more, for good; a full disk may get room again.
+                self._broken = error.errno in (errno.EPIPE, errno.EBADF)
+                return False
+        return not self._broken
+
+    def _write_late(self, line: bytes) -> None:
+        """After `close`: in pieces that a pipe with any room takes whole, so that even now nothing waits."""
+        for start in range(0, len(line), select.PIPE_BUF):
+            if self._thread.is_alive() or self._broken or not self._writable(100):
+                return
+            self._write(line[start : start + select.PIPE_BUF])
+
+    def _writable(self, milliseconds: int) -> bool:
+        poll = select.poll()
+        poll.register(self._fd, select.POLLOUT)
+        return bool(poll.poll(milliseconds))
+
+
+class LineHandler(logging.Handler):
+    def __init__(self, writer: LogWriter, formatter: logging.Formatter) -> None:
+        super().__init__()
+        self.writer = writer
+        self.formatter = formatter
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Without the handler's lock: the writer has its own, and formatting calls code of others."""
+        self.emit(record)
+        return True
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = f"{self.format(record)}\n".encode()
+        except Exception:  # noqa: BLE001 - logging never breaks what it reports on
+            self.writer.drop()
+        else:
+            self.writer.offer(line, urgent=record.levelno >= logging.ERROR)
+
+
+def configure(
+    *,
+    level: str,
+    log_format: str,
+    secrets: Sequence[str] = (),
+    project: str | None = None,
+    service: str = "berth",
+    fd: int = 1,
+) -> LogWriter:
+    """Sends everything that logs, warns or crashes through one handler, in place of all others."""
+    formatter = make_formatter(log_format, Redactor(secrets), project, service)
+
+    def drop_line(dropped: int) -> bytes:
+        text = "log lines were dropped because they could not be written fast enough"
+        record = logging.LogRecord("berth.system", logging.WARNING, "", 0, text, None, None)
+        record.dropped = dropped
+        return f"{formatter.format(record)}\n".encode()
+
+    writer = LogWriter(fd, drop_line)
+    remove_handlers()
+    root = logging.getLogger()
+    root.addHandler(LineHandler(writer, formatter))
+    root.setLevel(level.upper())
+    quieten(root.level)
+    logging.raiseExceptions = False
+    logging.captureWarnings(True)
+    warnings.formatwarning = one_line_warning
+    sys.excepthook = report_crash
+    threading.excepthook = report_thread_crash
+    sys.unraisablehook = report_unraisable
+    return writer
+
+
+def make_formatter(log_format: str, redactor: Redactor, project: str | None, service: str) -> JsonLines:
+    if log_format == "console":
+        return ConsoleLines(json_fields, redactor)
+    layouts: dict[str, Layout] = {"json": json_fields, "gcp": Gcp(project), "ecs": Ecs(service)}
+    return JsonLines(layouts[log_format], redactor)
+
+
+def remove_handlers() -> None:
+    """Of all loggers: `uvicorn app:app` sets up its own before it imports the app."""
+    loggers = [item for item in logging.root.manager.loggerDict.values() if isinstance(item, logging.Logger)]
+    for logger in [logging.getLogger(), *loggers]:
+        for handler in list(logger.handlers):
+            logger.removeHandler(handler)
+            if isinstance(handler, LineHandler):
+                handler.writer.close()
+        logger.propagate = True
+        logger.disabled = False
+
+
+def quieten(level: int) -> None:
+    for name in ("databases", "aiomysql", "aiosqlite", "sqlalchemy", "alembic.runtime.plugins"):
+        logging.getLogger(name).setLevel(max(level, logging.WARNING))  # below, they show the arguments of queries
+    logging.getLogger("asyncio").setLevel(max(level, logging.INFO))
+    logging.getLogger("coredis").setLevel(logging.CRITICAL + 1)  # infra.cache says when Redis is lost and back
+    logging.getLogger("uvicorn.access").disabled = True  # ours says more
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.asgi"):
+        logging.getLogger(name).setLevel(logging.NOTSET)
+
+
+def one_line_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    return f"{category.__name__}: {message} ({filename}:{lineno})"
+
+
+def report_crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if not issubclass(kind, KeyboardInterrupt):
+        get_logger("system").critical("uncaught %s", kind.__name__, exc_info=(kind, error, trace))
+
+
+def report_thread_crash(args: threading.ExceptHookArgs) -> None:
+    if args.exc_value is None or issubclass(args.exc_type, SystemExit):
+        return
+    error = (args.exc_type, args.exc_value, args.exc_traceback)
+    name = args.thread.name if args.thread else "unknown"
+    get_logger("system").critical("uncaught %s in thread %s", args.exc_type.__name__, name, exc_info=error)
+
+
+def report_unraisable(args: "sys.UnraisableHookArgs") -> None:
+    with contextlib.suppress(Exception):  # the interpreter may be half gone
+        error = (args.exc_type, args.exc_value, args.exc_traceback) if args.exc_value else None
+        name = getattr(args.object, "__qualname__", type(args.object).__qualname__)
+        message = args.err_msg or "exception ignored in"
+        get_logger("system").error("%s %s", message, name, exc_info=error)
