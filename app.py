@@ -1,0 +1,176 @@
+"""Berth: accounts and sessions. `python app.py` serves, `python app.py migrate` upgrades the schema."""
+
+import asyncio
+import contextlib
+import os
+import sys
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import uvloop
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import Route
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
+import settings as environment
+from handlers import accounts, health, root, sessions
+from infra import logs
+from infra.cache import Cache, open_cache
+from infra.cors import Cors
+from infra.database import Database, open_database
+from infra.limits import SignInLimits
+from infra.passwords import Passwords
+from infra.problems import EXCEPTION_HANDLERS
+from infra.request_limits import RequestLimits
+from infra.requests import Frame
+from infra.schema import is_current, migrate
+from infra.server import serve
+from infra.startup import StartupError, retry
+from infra.tokens import TokenKeys
+from settings import Settings
+
+USAGE = """usage: python app.py            serve on HOST and PORT
+       python app.py migrate    upgrade the database's schema, then exit
+       python settings.py       show every setting, its value and where it came from
+
+Settings come from environment variables only. Exit status: 0 stopped by a signal or done, 64 wrong usage,
+69 a server that is needed can't be reached, 78 a setting is wrong or the schema is behind."""
+
+log = logs.get_logger("system")
+
+ROUTES = [
+    Route("/",                         root.index,               methods=["GET"]),
+    Route("/v1/auth/register",         accounts.register,        methods=["POST"]),
+    Route("/v1/auth/login",            sessions.log_in,          methods=["POST"]),
+    Route("/v1/auth/refresh",          sessions.refresh,         methods=["POST"]),
+    Route("/v1/auth/logout",           sessions.log_out,         methods=["POST"]),
+    Route("/v1/auth/me",               accounts.read_me,         methods=["GET"]),
+    Route("/v1/auth/me",               accounts.update_me,       methods=["PATCH"]),
+    Route("/v1/auth/me",               accounts.delete_me,       methods=["DELETE"]),
+    Route("/v1/auth/me/password",      accounts.change_password, methods=["PUT"]),
+    Route("/v1/auth/sessions",         sessions.list_sessions,   methods=["GET"]),
+    Route("/v1/auth/sessions/{id}",    sessions.revoke_session,  methods=["DELETE"]),
+    Route("/health/live",              health.live,              methods=["GET"]),
+    Route("/health/ready",             health.ready,             methods=["GET"]),
+    Route("/health/startup",           health.startup,           methods=["GET"]),
+]  # fmt: skip
+
+
+def create_app(settings: Settings) -> Starlette:
+    """The ASGI app; opens nothing before its lifespan starts."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Any]]:
+        deadline = time.monotonic() + settings.startup_timeout
+        async with contextlib.AsyncExitStack() as stack:
+            cache = await stack.enter_async_context(open_cache(settings))
+            database, _ = await asyncio.gather(
+                open_current_database(stack, settings, deadline), await_cache(cache, settings, deadline)
+            )
+            passwords = stack.enter_context(contextlib.closing(Passwords()))
+            yield {
+                "settings": settings,
+                "database": database,
+                "redis": cache,
+                "limits": SignInLimits(cache, settings.login_rate_limit),
+                "passwords": passwords,
+                "token_keys": TokenKeys(settings.secret_key, settings.secret_key_previous, settings.access_token_ttl),
+                "stopping": asyncio.Event(),
+            }
+
+    middleware = [
+        Middleware(ProxyHeadersMiddleware, trusted_hosts=settings.forwarded_allow_ips),
+        Middleware(Frame, debug=settings.debug),
+        *([Middleware(Cors, origins=settings.cors_origins)] if settings.cors_origins else []),
+        Middleware(RequestLimits, settings=settings),
+    ]
+    app = Starlette(routes=ROUTES, middleware=middleware, exception_handlers=EXCEPTION_HANDLERS, lifespan=lifespan)
+    app.router.redirect_slashes = False
+    return app
+
+
+async def open_current_database(stack: contextlib.AsyncExitStack, settings: Settings, deadline: float) -> Database:
+    """Raises StartupError: 69 when it can't be reached in time, 78 when its schema is behind the code."""
+    where = settings.mysql_unix_socket or f"{settings.mysql_host}:{settings.mysql_port}"
+    database = await retry(f"the database at {where}", lambda: open_database(settings), deadline)
+    stack.push_async_callback(database.close)
+    if not await is_current(database):
+        if settings.mysql_enabled:
+            raise StartupError(os.EX_CONFIG, "the database's schema is behind this code: run `python app.py migrate`")
+        await asyncio.to_thread(migrate, settings)
+    return database
+
+
+async def await_cache(cache: Cache, settings: Settings, deadline: float) -> None:
+    """Raises StartupError 69."""
+    if cache.enabled:
+        await retry(f"Redis at {settings.redis_host}:{settings.redis_port}", cache.ping, deadline)
+
+
+async def run_migrations(settings: Settings) -> None:
+    """Waits for the database as serving does. Raises StartupError 69."""
+    deadline = time.monotonic() + settings.startup_timeout
+    where = settings.mysql_unix_socket or f"{settings.mysql_host}:{settings.mysql_port}"
+    database = await retry(f"the database at {where}", lambda: open_database(settings), deadline)
+    await database.close()
+    await asyncio.to_thread(migrate, settings)
+
+
+def configure(settings: Settings) -> logs.LogWriter:
+    return logs.configure(
+        level=settings.log_level,
+        log_format=settings.log_format,
+        secrets=settings.secrets,
+        project=settings.google_cloud_project,
+    )
+
+
+def load_settings() -> Settings:
+    """Says what is wrong with the environment, one line each, and exits 78."""
+    try:
+        return environment.load()
+    except environment.SettingsError as error:
+        writer = logs.configure(level="INFO", log_format="json")
+        for problem in error.problems:
+            log.critical(problem.text, extra={"variable": problem.variable})
+        writer.close()
+        sys.exit(os.EX_CONFIG)
+
+
+def main(arguments: list[str]) -> int:
+    """The exit status; see USAGE."""
+    if arguments in (["--help"], ["-h"]):
+        print(USAGE)
+        return 0
+    if arguments not in ([], ["migrate"]):
+        print(USAGE, file=sys.stderr)
+        return os.EX_USAGE
+    settings = load_settings()
+    writer = configure(settings)
+    for warning in settings.warnings:
+        log.warning(warning)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(run_migrations(settings) if arguments else serve(create_app(settings), settings, writer))
+    except StartupError as error:
+        log.critical(str(error))
+        return error.status
+    finally:
+        writer.close()
+    return 0
+
+
+def __getattr__(name: str) -> Any:
+    """`uvicorn app:app`: the app is made when it is first asked for, so that importing this module reads nothing."""
+    if name != "app":
+        raise AttributeError(name)
+    settings = load_settings()
+    configure(settings)
+    globals()["app"] = create_app(settings)
+    return globals()["app"]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,68 @@
+"""Who asks: the bearer token (RFC 6750) of a live session, and the account behind it."""
+
+import re
+from datetime import datetime
+from typing import NamedTuple
+
+import msgspec
+
+from infra.database import Row
+from infra.logs import request_context
+from infra.problems import unauthorized
+from infra.state import Request
+from infra.times import now_ms, utc
+
+BEARER = re.compile(r"bearer +([A-Za-z0-9._~+/-]+=*)", re.IGNORECASE)
+
+
+class Account(msgspec.Struct):
+    id: str
+    username: str
+    email: str
+    created_at: datetime
+    updated_at: datetime
+
+
+class Principal(NamedTuple):
+    account: Account
+    session_id: str
+
+
+async def authenticate(request: Request) -> Principal:
+    """The account and session of the request's access token; a 401 Problem when there is none that lives.
+
+    A session that has ended elsewhere may be taken for alive as long as Redis keeps it, a minute at most.
+    """
+    state = request.state
+    credentials = BEARER.fullmatch(request.headers.get("authorization", ""))
+    if not credentials:
+        raise unauthorized("a bearer token is needed")
+    token = state.token_keys.verify(credentials[1])
+    if not token:
+        raise unauthorized("the access token is invalid or has expired", "invalid_token")
+    name_account(token.account_id)
+    cached = await state.redis.get_session(token.account_id, token.session_id)
+    if cached:
+        return Principal(msgspec.json.decode(cached, type=Account), token.session_id)
+    row = await state.database.fetch_one(
+        "SELECT a.id, a.username, a.email, a.created_at, a.updated_at, s.expires_at FROM sessions s"
+        " JOIN accounts a ON a.id = s.account_id"
+        " WHERE s.account_id = :account_id AND s.id = :session_id AND s.expires_at > :now",
+        {"account_id": token.account_id, "session_id": token.session_id, "now": now_ms()},
+    )
+    if not row:
+        raise unauthorized("the session has ended", "invalid_token")
+    account = account_of(row)
+    await state.redis.put_session(account.id, token.session_id, msgspec.json.encode(account), expires_at=row[5])
+    return Principal(account, token.session_id)
+
+
+def account_of(row: Row) -> Account:
+    """From the columns id, username, email, created_at, updated_at, in this order."""
+    return Account(row[0], row[1], row[2], utc(row[3]), utc(row[4]))
+
+
+def name_account(account_id: str) -> None:
+    """Puts the account's id on the request's log lines."""
+    if context := request_context.get():
+        context.account_id = account_id

@@ -1,0 +1,74 @@
+"""Request bodies: JSON (RFC 8259) read into a Struct, and nothing that a Struct would let pass unseen."""
+
+import json
+import re
+from typing import Any, TypeVar, get_type_hints
+
+import msgspec
+from starlette.responses import Response
+
+from infra.problems import Problem, invalid
+from infra.state import Request
+
+Body = TypeVar("Body", bound=msgspec.Struct)
+
+JSON_TYPE = re.compile(r'application/json\s*(;\s*charset\s*=\s*"?utf-8"?\s*)?;?\s*', re.IGNORECASE)
+UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
+MISSING_FIELD = re.compile(r"Object missing required field `(.*)`", re.DOTALL)
+
+
+async def read_body(request: Request, struct: type[Body]) -> Body:
+    """The request's JSON as a `struct`.
+
+    Raises a Problem: 415 when it isn't JSON in UTF-8 by its Content-Type, 400 when it can't be parsed, 422 when its
+    shape is wrong, a field is unknown or given twice, or a text holds NUL.
+    """
+    content_type = request.headers.get("content-type")
+    body = await request.body()
+    if content_type is None and not body:
+        raise invalid("", "a JSON object is needed in the body")
+    if not JSON_TYPE.fullmatch(content_type or ""):
+        raise Problem(415, "the body must be application/json in UTF-8")
+    try:
+        decoded = msgspec.json.decode(body, type=struct)
+        json.loads(body, object_pairs_hook=refuse_duplicates)
+    except msgspec.ValidationError as error:
+        raise wrong_shape(str(error), struct) from None
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        raise Problem(400, "the body is not valid JSON") from None
+    refuse_nul(decoded)
+    return decoded
+
+
+def json_response(content: Any, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(content), status, media_type="application/json")
+
+
+def wrong_shape(message: str, struct: type[msgspec.Struct]) -> Problem:
+    """msgspec's words, taken apart: the field and what is wrong with it, or what the field's description asks for."""
+    message, _, path = message.partition(" - at `$")
+    path = path.strip(".`")
+    for pattern, text in ((UNKNOWN_FIELD, "unknown field"), (MISSING_FIELD, "required")):
+        if named := pattern.fullmatch(message):
+            return invalid(".".join(filter(None, (path, named[1]))), text)
+    wanted = re.match(r"Expected `str` (matching|of length)", message) and description(struct, path)
+    return invalid(path, f"expected {wanted}" if wanted else message[0].lower() + message[1:])
+
+
+def description(struct: type[msgspec.Struct], field: str) -> str | None:
+    hint = get_type_hints(struct, include_extras=True).get(field)
+    return next((meta.description for meta in getattr(hint, "__metadata__", ())), None)
+
+
+def refuse_duplicates(pairs: list[tuple[str, Any]]) -> None:
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise invalid(twice, "given more than once")
+
+
+def refuse_nul(body: msgspec.Struct) -> None:
+    for field in body.__struct_fields__:
+        value = getattr(body, field)
+        if isinstance(value, str) and "\0" in value:
+            raise invalid(field, "must not contain NUL")

@@ -1,0 +1,162 @@
+"""Redis, or nothing: session state and profiles for at most a minute, and whatever else may be forgotten.
+
+Nothing here raises to a handler: without Redis each read is a miss and each write does nothing. Every key carries the
+hash tag `{account_id}`, so that a command touches one slot of a cluster.
+"""
+
+import asyncio
+import contextlib
+import ssl
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import coredis
+from coredis.retry import NoRetryPolicy
+
+from infra.logs import get_logger
+from infra.problems import Unavailable, describe
+from settings import Settings
+
+TTL = 60  # seconds: the age that the contract allows
+PING_INTERVAL = 1  # seconds; a lost Redis is noticed, and a new one used, within that
+TOMBSTONE = b""  # in place of a value that has changed: a reader that is still filling in the old one is refused
+
+# KEYS: account, session. ARGV: the account's JSON, seconds to live.
+FILL = """
+if redis.call('GET', KEYS[1]) == '' or redis.call('GET', KEYS[2]) == '' then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
+redis.call('SET', KEYS[2], '1', 'EX', ARGV[2])
+return 1
+"""
+
+Client = Any  # coredis.Redis[bytes] or coredis.RedisCluster[bytes], which share only a private base
+Result = TypeVar("Result")
+
+log = get_logger("system")
+
+
+class Cache:
+    """A client that a task of its own opens, watches and replaces when it fails."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.enabled = settings.redis_host is not None
+        self.client: Client | None = None
+        self.cause = "not connected yet"
+        self.failed = asyncio.Event()
+
+    async def run(self, command: Callable[[Client], Awaitable[Result]]) -> Result | None:
+        """What the command answers, or None when Redis is lost, absent or slower than REDIS_TIMEOUT."""
+        client = self.client
+        if client is None:
+            return None
+        try:
+            async with asyncio.timeout(self.settings.redis_timeout):
+                return await command(client)
+        except (coredis.exceptions.RedisError, OSError, RuntimeError, ExceptionGroup) as error:
+            # coredis may lose a slot of its pool whenever a connection breaks: start afresh rather than count them
+            if self.client is client:
+                self.client, self.cause = None, describe(error)
+                self.failed.set()
+            return None
+
+    async def ping(self) -> None:
+        """Raises Unavailable."""
+        if await self.run(lambda client: client.ping()) is None:
+            raise Unavailable("Redis is unavailable", self.cause)
+
+    async def supervise(self) -> None:
+        """Keeps a client open until cancelled."""
+        known_lost = False
+        while True:
+            try:
+                async with new_client(self.settings) as client:
+                    async with asyncio.timeout(self.settings.redis_timeout):
+                        await client.ping()
+                    self.failed.clear()
+                    self.client = client
+                    log.info("Redis is back" if known_lost else "Redis connected")
+                    known_lost = False
+                    await self._watch()
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next round may work
+                self.cause = describe(error)
+            finally:
+                self.client = None
+            if not known_lost:
+                log.warning("Redis is lost: %s", self.cause)
+                known_lost = True
+            await asyncio.sleep(PING_INTERVAL / 2)
+
+    async def _watch(self) -> None:
+        while self.client is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PING_INTERVAL):
+                    await self.failed.wait()
+            await self.run(lambda client: client.ping())
+
+    async def get_session(self, account_id: str, session_id: str) -> bytes | None:
+        """The account's JSON when both it and the live session are known."""
+        keys = [account_key(account_id), session_key(account_id, session_id)]
+        account, session = await self.run(lambda client: client.mget(keys)) or (None, None)
+        return account if account and session else None
+
+    async def put_session(self, account_id: str, session_id: str, account: bytes, expires_at: int) -> None:
+        """Keeps what was read from the database, unless it has changed since. `expires_at`: Unix milliseconds."""
+        seconds = min(TTL, expires_at // 1000 - int(time.time()))
+        if seconds > 0:
+            keys = [account_key(account_id), session_key(account_id, session_id)]
+            await self.run(lambda client: client.eval(FILL, keys=keys, args=[account, seconds]))
+
+    async def forget_account(self, account_id: str) -> None:
+        """The account and, since they are read together, all its sessions."""
+        await self._bury(account_key(account_id))
+
+    async def forget_session(self, account_id: str, session_id: str) -> None:
+        await self._bury(session_key(account_id, session_id))
+
+    async def _bury(self, key: str) -> None:
+        await self.run(lambda client: client.set(key, TOMBSTONE, ex=TTL))
+
+
+@asynccontextmanager
+async def open_cache(settings: Settings) -> AsyncIterator[Cache]:
+    """A cache whose supervisor runs; not yet known to reach Redis."""
+    cache = Cache(settings)
+    if not cache.enabled:
+        yield cache
+        return
+    supervisor = asyncio.create_task(cache.supervise(), name="redis")
+    try:
+        yield cache
+    finally:
+        supervisor.cancel()
+        await asyncio.wait([supervisor], timeout=1)
+
+
+def new_client(settings: Settings) -> Client:
+    """A client without retries, which would repeat writes, and with a time-out on everything that can wait."""
+    options: dict[str, Any] = {
+        "username": settings.redis_username,
+        "password": settings.redis_password,
+        "connect_timeout": settings.redis_timeout,
+        "stream_timeout": settings.redis_timeout,
+        "pool_timeout": settings.redis_timeout,
+        "max_connections": settings.redis_max_connections,
+        "retry_policy": NoRetryPolicy(),
+        "verify_version": False,
+    }
+    if settings.redis_ssl:
+        options["ssl_context"] = ssl.create_default_context(cafile=settings.redis_ssl_ca)
+    if settings.redis_cluster:
+        return coredis.RedisCluster(settings.redis_host, settings.redis_port, **options)
+    return coredis.Redis(settings.redis_host, settings.redis_port, settings.redis_db, **options)
+
+
+def account_key(account_id: str) -> str:
+    return f"berth:{{{account_id}}}:account"
+
+
+def session_key(account_id: str, session_id: str) -> str:
+    return f"berth:{{{account_id}}}:session:{session_id}"

@@ -1,0 +1,21 @@
+"""UUIDv7 (RFC 9562, section 5.7): ids made by the application, in the order of time."""
+
+import os
+import time
+import uuid
+
+
+def new_id() -> str:
+    """A UUIDv7 whose `rand_a` holds the fraction of the millisecond (method 3 of section 6.2)."""
+    milliseconds, nanoseconds = divmod(time.time_ns(), 1_000_000)
+    value = milliseconds << 80 | 0x7 << 76 | (nanoseconds * 4096 // 1_000_000) << 64
+    value |= 0b10 << 62 | int.from_bytes(os.urandom(8)) & (1 << 62) - 1
+    return str(uuid.UUID(int=value))
+
+
+def is_id(text: str) -> bool:
+    """Whether `text` is a UUID as Berth writes it: lower case with hyphens."""
+    try:
+        return str(uuid.UUID(text)) == text
+    except ValueError:
+        return False

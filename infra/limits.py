@@ -1,0 +1,95 @@
+"""Rate limits on failed sign-ins: shared through Redis, per instance without it."""
+
+import ipaddress
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from infra.cache import Cache
+from infra.logs import get_logger
+from infra.problems import Problem
+from settings import RateLimit
+
+LOCAL_COUNTERS = 10_000  # at most so many without Redis; the one that ends first gives way
+REFUSALS = (401, 403)
+
+# The window starts with the first attempt and isn't moved by later ones.
+COUNT = """
+local count = redis.call('INCR', KEYS[1])
+if count == 1 then redis.call('EXPIRE', KEYS[1], ARGV[1]) end
+return {count, redis.call('TTL', KEYS[1])}
+"""
+UNCOUNT = "if redis.call('EXISTS', KEYS[1]) == 1 then return redis.call('DECR', KEYS[1]) end"
+
+audit = get_logger("audit")
+
+
+class SignInLimits:
+    """Counts an attempt before its password is looked at, so that many at once can't slip through together."""
+
+    def __init__(self, cache: Cache, limit: RateLimit) -> None:
+        self.cache = cache
+        self.limit = limit
+        self.local: dict[str, tuple[int, float]] = {}  # key: count, end of the window (monotonic seconds)
+
+    @asynccontextmanager
+    async def attempt(self, account: str, client: str) -> AsyncIterator[None]:
+        """Wraps the check of one password.
+
+        The attempt stays counted when the block raises a 401 or 403. Success starts the account's count afresh, but not
+        the address's: one good account must not buy guesses at others. Raises a 429 Problem with Retry-After.
+        """
+        keys = {"account": f"berth:attempts:{{{account}}}", "client": f"berth:attempts:{{{network(client)}}}"}
+        for name, key in keys.items():
+            count, seconds = await self._count(key)
+            if count > self.limit.attempts:
+                audit.warning("sign-in attempts limited", extra={"event": "login.limited", "limit": name})
+                raise Problem(429, "too many failed attempts", headers={"Retry-After": str(max(1, seconds))})
+        try:
+            yield
+        except BaseException as error:
+            if not (isinstance(error, Problem) and error.status in REFUSALS):
+                await self._uncount(keys["account"])
+                await self._uncount(keys["client"])
+            raise
+        await self._reset(keys["account"])
+        await self._uncount(keys["client"])
+
+    async def _count(self, key: str) -> tuple[int, int]:
+        """This attempt's number in its window, and the seconds until the window ends."""
+        window = self.limit.seconds
+        shared = await self.cache.run(lambda client: client.eval(COUNT, keys=[key], args=[window]))
+        if shared is not None:
+            return shared[0], shared[1]
+        now = time.monotonic()
+        count, end = self.local.get(key, (0, 0.0))
+        if end <= now:
+            self.local.pop(key, None)  # to the end: the dict stays in the order in which windows end
+            count, end = 0, now + window
+        self.local[key] = (count + 1, end)
+        if len(self.local) > LOCAL_COUNTERS:
+            del self.local[next(iter(self.local))]
+        return count + 1, round(end - now)
+
+    async def _uncount(self, key: str) -> None:
+        await self.cache.run(lambda client: client.eval(UNCOUNT, keys=[key]))
+        if key in self.local:
+            count, end = self.local[key]
+            self.local[key] = (max(0, count - 1), end)
+
+    async def _reset(self, key: str) -> None:
+        await self.cache.run(lambda client: client.delete([key]))
+        self.local.pop(key, None)
+
+
+def network(client: str) -> str:
+    """What counts as one client: an IPv4 address, or the /64 that one IPv6 subscriber has at least."""
+    try:
+        address = ipaddress.ip_address(client)
+    except ValueError:
+        return "unknown"
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped:
+            return str(address.ipv4_mapped)
+        return str(ipaddress.ip_network((int(address), 64), strict=False))
+    return str(address)

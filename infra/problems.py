@@ -1,0 +1,133 @@
+"""Problem documents (RFC 9457): the one place where an error becomes an answer."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from infra.logs import get_logger, request_context
+
+RETRY_AFTER = 2  # seconds: the lost server's clients reconnect within that once it is back
+
+log = get_logger("system")
+
+
+class FieldError(msgspec.Struct):
+    field: str
+    message: str
+
+
+class ProblemDocument(msgspec.Struct):
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    trace_id: str
+    errors: list[FieldError] | msgspec.UnsetType = msgspec.UNSET
+
+
+class Problem(Exception):  # noqa: N818 - the RFC's word
+    """An answer other than success; raised wherever the cause is found."""
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        errors: list[FieldError] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.headers = dict(headers or {})
+        self.errors = errors
+
+
+def invalid(field: str, message: str) -> Problem:
+    """A 422 that names one field."""
+    return Problem(422, f"{field}: {message}" if field else message, errors=[FieldError(field, message)])
+
+
+def unauthorized(detail: str, error: str = "") -> Problem:
+    """A 401 with the challenge of RFC 6750, section 3; `error` only when credentials were sent (section 3.1)."""
+    challenge = 'Bearer realm="berth"' + (f', error="{error}"' if error else "")
+    return Problem(401, detail, headers={"WWW-Authenticate": challenge})
+
+
+class Unavailable(Problem):
+    """A 503 with Retry-After: what is needed is lost or too slow. `cause` is for the log, not for the client."""
+
+    def __init__(self, detail: str, cause: BaseException | str = "", retry_after: int = RETRY_AFTER) -> None:
+        super().__init__(503, detail, headers={"Retry-After": str(retry_after)})
+        self.cause = describe(cause) if isinstance(cause, BaseException) else cause
+
+
+class Duplicate(Problem):
+    """A unique key is taken."""
+
+    def __init__(self, field: str) -> None:
+        super().__init__(409, f"{field} is taken", errors=[FieldError(field, "is taken")])
+
+
+def describe(error: BaseException) -> str:
+    """The innermost causes of an error in one line, without the groups and wrappers that libraries put around them."""
+    if isinstance(error, BaseExceptionGroup):
+        return "; ".join(describe(inner) for inner in error.exceptions)
+    inner = error.__cause__ or (error.__context__ if not error.__suppress_context__ else None)
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return f"{text} ({describe(inner)})" if inner is not None else text
+
+
+def problem_document(status: int, detail: str, instance: str, errors: list[FieldError] | None = None) -> bytes:
+    """The document's JSON, with the trace id of the request at hand."""
+    context = request_context.get()
+    return msgspec.json.encode(
+        ProblemDocument(
+            type="about:blank",
+            title=HTTPStatus(status).phrase,
+            status=status,
+            detail=detail,
+            instance=instance.encode("utf-8", "replace").decode(),
+            trace_id=context.trace_id if context else "",
+            errors=errors if errors is not None else msgspec.UNSET,
+        )
+    )
+
+
+def problem_response(problem: Problem, instance: str) -> Response:
+    body = problem_document(problem.status, problem.detail, instance, problem.errors)
+    return Response(body, problem.status, problem.headers, media_type="application/problem+json")
+
+
+async def on_problem(request: Request, error: Problem) -> Response:
+    if isinstance(error, Unavailable) and error.cause:
+        log.warning("%s: %s", error.detail, error.cause)
+    return problem_response(error, request.url.path)
+
+
+async def on_http_exception(request: Request, error: HTTPException) -> Response:
+    """Starlette's own: unknown path and wrong method."""
+    if error.status_code != HTTPStatus.METHOD_NOT_ALLOWED:
+        return problem_response(Problem(error.status_code, "no such resource"), request.url.path)
+    same_path = (route for route in request.app.routes if route.path == request.scope["route"].path)
+    allow = ", ".join(sorted({method for route in same_path for method in route.methods}))
+    problem = Problem(405, f"{request.method} is not allowed here", headers={"Allow": allow})
+    return problem_response(problem, request.url.path)
+
+
+async def on_client_disconnect(request: Request, error: ClientDisconnect) -> Response:
+    """Nobody reads this answer; 499 is nginx's word for it in the access line."""
+    return Response(status_code=499)
+
+
+EXCEPTION_HANDLERS: Mapping[Any, Any] = {
+    Problem: on_problem,
+    HTTPException: on_http_exception,
+    ClientDisconnect: on_client_disconnect,
+}

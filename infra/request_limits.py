@@ -1,0 +1,116 @@
+"""What a request may be and take: host, size, time, and how many at once. Middleware in pure ASGI."""
+
+import asyncio
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from infra.problems import Problem, Unavailable, problem_response
+from settings import Settings
+
+LINGER = 2  # seconds to read on and discard after an early answer: closing at once would reset it away (RFC 9112, 9.6)
+
+
+class RequestLimits:
+    """Turns a request away with 400, 408, 413, 503 or 504. /health is never turned away for its host or for load."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self.app = app
+        self.settings = settings
+        self.active = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        body = RequestBody(scope, receive, send, self.settings.max_body_bytes)
+        refusal = self.refusal(scope, body)
+        if refusal:
+            await problem_response(refusal, scope["path"])(scope, body.receive, body.send)
+            return
+        self.active += 1
+        try:
+            async with asyncio.timeout(self.settings.request_timeout) as timeout:
+                await self.app(scope, body.receive, body.send)
+        except TimeoutError:
+            if not timeout.expired() or body.answered:
+                raise
+            late = (
+                Problem(408, "the request was sent too slowly") if body.awaited else Problem(504, "no answer in time")
+            )
+            await problem_response(late, scope["path"])(scope, body.receive, body.send)
+        finally:
+            self.active -= 1
+
+    def refusal(self, scope: Scope, body: "RequestBody") -> Problem | None:
+        if not scope["path"].startswith("/health/"):
+            if self.active >= self.settings.max_concurrency:
+                return Unavailable("too many requests at once", retry_after=1)
+            if not host_allowed(Headers(scope=scope).get("host", ""), self.settings.allowed_hosts):
+                return Problem(400, "the Host header names no host of this service")
+        return body.too_large() if body.declared > body.limit else None
+
+
+class RequestBody:
+    """Counts the body as the handler reads it; answers that come before its end close the connection gently."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
+        headers = Headers(scope=scope)
+        self.scope = scope
+        self._receive = receive
+        self._send = send
+        self.limit = limit
+        self.declared = int(headers.get("content-length", "0"))
+        self.complete = not self.declared and "transfer-encoding" not in headers
+        self.expects_continue = "expect" in headers
+        self.received = 0
+        self.awaited = False  # the handler is waiting for more of it
+        self.answered = False
+
+    async def receive(self) -> Message:
+        self.awaited = not self.complete
+        message = await self._receive()
+        self.awaited = False
+        if self.scope.get("malformed_body"):
+            raise Problem(400, "the body's framing is not valid HTTP")
+        if message["type"] == "http.request":
+            self.received += len(message.get("body", b""))
+            self.complete = self.complete or not message.get("more_body", False)
+            if self.received > self.limit:
+                raise self.too_large()
+        else:
+            self.complete = True
+        return message
+
+    def too_large(self) -> Problem:
+        return Problem(413, f"the body may have at most {self.limit} bytes")
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.answered = True
+            if not self.complete:
+                MutableHeaders(raw=message["headers"])["Connection"] = "close"
+        elif not self.complete and not message.get("more_body", False):
+            await self._send({**message, "more_body": True})
+            if not self.expects_continue:
+                await linger(self._receive)
+            message = {"type": "http.response.body"}
+        await self._send(message)
+
+
+async def linger(receive: Receive) -> None:
+    """Discards what is still being sent, until its end or the client's."""
+    try:
+        async with asyncio.timeout(LINGER):
+            while (await receive()).get("more_body", False):
+                pass
+    except TimeoutError:
+        pass
+
+
+def host_allowed(host: str, allowed: tuple[str, ...]) -> bool:
+    """`*` allows every host, `*.example.com` every one below example.com; the port doesn't matter."""
+    if "*" in allowed:
+        return True
+    name = host.lower().rsplit(":", 1)[0] if not host.endswith("]") else host.lower()
+    return any(name == one.lower() or (one.startswith("*.") and name.endswith(one[1:].lower())) for one in allowed)

@@ -1,0 +1,139 @@
+"""Every request's frame: trace context in and out, headers of the answer, the last net for errors, the access line."""
+
+import asyncio
+import re
+import secrets
+import time
+import traceback
+from collections.abc import Mapping
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from infra.ids import new_id
+from infra.logs import RequestContext, get_logger, request_context
+from infra.problems import Problem, Unavailable, problem_response
+
+# W3C Trace Context, section 3.2: version ff and all-zero ids are invalid, later versions may append fields.
+TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(-.*)?")
+VERSION_00_LENGTH = 55
+CLOUD_TRACE = re.compile(r"(?!0{32})([0-9a-f]{32})(?:/[0-9]{1,20})?(?:;o=([01]))?", re.IGNORECASE)
+REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+
+SECURITY_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+access_log = get_logger("access")
+log = get_logger("system")
+
+
+class Frame:
+    """Pure ASGI, outermost but for the proxy headers: whatever happens inside, one answer and one line."""
+
+    def __init__(self, app: ASGIApp, *, debug: bool) -> None:
+        self.app = app
+        self.debug = debug
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        exchange = Exchange(scope, receive, send)
+        token = request_context.set(exchange.context)
+        try:
+            await self.app(scope, exchange.receive, exchange.send)
+        except asyncio.CancelledError:  # the server's last word at the end of SHUTDOWN_TIMEOUT
+            await exchange.answer(Unavailable("the service is stopping"))
+        except Exception as error:
+            log.exception("unhandled exception")
+            detail = (
+                "".join(traceback.format_exception(error)) if self.debug else "the server failed; it has been logged"
+            )
+            await exchange.answer(Problem(500, detail))
+        finally:
+            exchange.write_line()
+            request_context.reset(token)
+
+
+class Exchange:
+    """One request and its answer, as they pass by."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope = scope
+        self._receive = receive
+        self._send = send
+        headers = Headers(scope=scope)
+        self.context = context_of(headers)
+        self.user_agent = headers.get("user-agent", "")
+        self.started = time.perf_counter()
+        self.status = 0
+        self.request_bytes = 0
+        self.response_bytes = 0
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self.request_bytes += len(message.get("body", b""))
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = MutableHeaders(raw=message.setdefault("headers", []))
+            for name, value in SECURITY_HEADERS.items():
+                headers.setdefault(name, value)
+            headers["X-Request-ID"] = self.context.request_id
+            flags = "01" if self.context.sampled else "00"
+            headers["traceparent"] = f"00-{self.context.trace_id}-{self.context.span_id}-{flags}"
+        self.response_bytes += len(message.get("body", b""))
+        await self._send(message)
+
+    async def answer(self, problem: Problem) -> None:
+        """Unless another answer has begun: then the server cuts it off, so that the client sees it is incomplete."""
+        if not self.status:
+            await problem_response(problem, self.scope["path"])(self.scope, self._receive, self.send)
+
+    def write_line(self) -> None:
+        route = self.scope.get("route")
+        method, path = self.scope["method"], self.scope["path"]
+        access_log.info(
+            "%s %s %d",
+            method,
+            path,
+            self.status,
+            extra={
+                "method": method,
+                "route": getattr(route, "path", None),
+                "path": path,
+                "status": self.status,
+                "duration_ms": round((time.perf_counter() - self.started) * 1000, 3),
+                "request_bytes": self.request_bytes,
+                "response_bytes": self.response_bytes,
+                "client": self.scope["client"][0] if self.scope.get("client") else None,
+                "user_agent": self.user_agent,
+            },
+        )
+
+
+def context_of(headers: Mapping[str, str]) -> RequestContext:
+    """A span of our own in the caller's trace: `traceparent` first, then `X-Cloud-Trace-Context`, else a new trace."""
+    request_id = headers.get("x-request-id", "")
+    if not REQUEST_ID.fullmatch(request_id):
+        request_id = new_id()
+    trace_id, sampled = trace_of(headers)
+    return RequestContext(trace_id, secrets.token_hex(8), request_id, sampled)
+
+
+def trace_of(headers: Mapping[str, str]) -> tuple[str, bool]:
+    traceparent = headers.get("traceparent", "")
+    found = TRACEPARENT.fullmatch(traceparent)
+    if found and (len(traceparent) == VERSION_00_LENGTH or not traceparent.startswith("00")):
+        return found[1], bool(int(found[2], 16) & 1)
+    found = CLOUD_TRACE.fullmatch(headers.get("x-cloud-trace-context", ""))
+    if found:
+        return found[1].lower(), found[2] == "1"
+    return secrets.token_hex(16), False

@@ -1,0 +1,75 @@
+"""The schema's revision: what the code needs, what the database has, and the way from one to the other."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from infra.database import Database, sqlite_path
+from infra.logs import get_logger
+from infra.mysql import connection_options, mysql_url, tls_required
+from infra.problems import Unavailable
+from settings import Settings
+
+if TYPE_CHECKING:
+    import sqlalchemy
+
+SCHEMA_REVISION = "0001"  # the newest in migrations/versions; revisions sort as text
+MIGRATIONS = Path(__file__).parent.parent / "migrations"
+
+log = get_logger("system")
+
+
+async def is_current(database: Database) -> bool:
+    """Whether the schema is the one that the code needs, or newer: a newer one must still serve yesterday's code."""
+    tables = (
+        "SELECT 1 FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = 'alembic_version'"
+        if database.primary.mysql
+        else "SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'"
+    )
+    if not await database.fetch_one(tables):
+        return False
+    row = await database.fetch_one("SELECT version_num FROM alembic_version")
+    return row is not None and str(row[0]) >= SCHEMA_REVISION
+
+
+def migrate(settings: Settings) -> None:
+    """Runs what is missing. Several at once wait for the first. Raises Unavailable, or what a migration raises."""
+    import alembic.command  # noqa: PLC0415 - 0.4 s that only a migration should pay
+    import alembic.config  # noqa: PLC0415
+
+    config = alembic.config.Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    with migration_connection(settings) as connection:
+        config.attributes["connection"] = connection
+        alembic.command.upgrade(config, "head")
+    log.info("the schema is up to date", extra={"revision": SCHEMA_REVISION})
+
+
+@contextmanager
+def migration_connection(settings: Settings) -> "Iterator[sqlalchemy.Connection]":
+    """A connection that holds the database's migration lock."""
+    import sqlalchemy  # noqa: PLC0415
+
+    if settings.mysql_enabled:
+        options = connection_options(settings) | {"init_command": "SET time_zone = '+00:00'"}  # no limit on a statement
+        engine = sqlalchemy.create_engine(
+            mysql_url(settings, settings.mysql_host, "mysql+pymysql"), connect_args=options
+        )
+        lock = sqlalchemy.text("SELECT GET_LOCK(CONCAT(DATABASE(), '.migrate'), :seconds)")
+    else:
+        engine = sqlalchemy.create_engine(
+            sqlalchemy.URL.create("sqlite", database=str(sqlite_path(settings))),
+            connect_args={"isolation_level": None, "timeout": settings.startup_timeout},
+        )
+        lock = sqlalchemy.text("BEGIN IMMEDIATE")
+    with engine.connect() as connection:
+        raw: Any = connection.connection.dbapi_connection
+        if settings.mysql_enabled and tls_required(settings) and not raw._secure:  # noqa: SLF001
+            raise Unavailable("the database is unavailable", "MYSQL_SSL_MODE requires TLS, the server has none")
+        locked = connection.execute(lock, {"seconds": settings.startup_timeout} if settings.mysql_enabled else {})
+        if settings.mysql_enabled and locked.scalar() != 1:
+            raise Unavailable("the database is unavailable", "another migration holds the lock")
+        yield connection
+        connection.commit()  # the lock ends with the connection
+    engine.dispose()

@@ -1,0 +1,3 @@
+"""The version of this code, as in CHANGELOG.md."""
+
+VERSION = "0.1.0"
