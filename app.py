@@ -22,7 +22,7 @@ from infra.cors import Cors
 from infra.database import Database, open_database
 from infra.limits import SignInLimits
 from infra.passwords import Passwords
-from infra.problems import EXCEPTION_HANDLERS
+from infra.problems import EXCEPTION_HANDLERS, Unavailable
 from infra.request_limits import RequestLimits
 from infra.requests import Frame
 from infra.schema import is_current, migrate
@@ -93,14 +93,17 @@ def create_app(settings: Settings) -> Starlette:
 
 async def open_current_database(stack: contextlib.AsyncExitStack, settings: Settings, deadline: float) -> Database:
     """Raises StartupError: 69 when it can't be reached in time, 78 when its schema is behind the code."""
-    where = settings.mysql_unix_socket or f"{settings.mysql_host}:{settings.mysql_port}"
-    database = await retry(f"the database at {where}", lambda: open_database(settings), deadline)
+    database = await retry(database_name(settings), lambda: open_database(settings), deadline)
     stack.push_async_callback(database.close)
     if not await is_current(database):
         if settings.mysql_enabled:
             raise StartupError(os.EX_CONFIG, "the database's schema is behind this code: run `python app.py migrate`")
         await asyncio.to_thread(migrate, settings)
     return database
+
+
+def database_name(settings: Settings) -> str:
+    return f"the database at {settings.mysql_unix_socket or f'{settings.mysql_host}:{settings.mysql_port}'}"
 
 
 async def await_cache(cache: Cache, settings: Settings, deadline: float) -> None:
@@ -112,10 +115,13 @@ async def await_cache(cache: Cache, settings: Settings, deadline: float) -> None
 async def run_migrations(settings: Settings) -> None:
     """Waits for the database as serving does. Raises StartupError 69."""
     deadline = time.monotonic() + settings.startup_timeout
-    where = settings.mysql_unix_socket or f"{settings.mysql_host}:{settings.mysql_port}"
-    database = await retry(f"the database at {where}", lambda: open_database(settings), deadline)
+    where = database_name(settings)
+    database = await retry(where, lambda: open_database(settings), deadline)
     await database.close()
-    await asyncio.to_thread(migrate, settings)
+    try:
+        await asyncio.to_thread(migrate, settings)
+    except Unavailable as error:
+        raise StartupError(os.EX_UNAVAILABLE, f"{where} can't be migrated: {error.cause}") from None
 
 
 def configure(settings: Settings) -> logs.LogWriter:

@@ -162,7 +162,7 @@ async def refresh(request: Request) -> Response:
     return json_response(tokens(state, account, session_id, refresh_token))
 
 
-async def rotate(state: State, account_id: str, session_id: str, token_hash: bytes) -> str | None:
+async def rotate(state: State, account_id: str, session_id: str, token_hash: str) -> str | None:
     """The refresh token that replaces a spent one; None, and the session has ended, when it was spent before."""
     now = now_ms()
     expires_at = now + state.settings.refresh_token_ttl * 1000

@@ -10,12 +10,16 @@ from pymysql.constants import CLIENT
 from settings import Settings
 
 
-def mysql_url(settings: Settings, host: str | None, driver: str = "mysql") -> str:
-    """The URL without its options. The password's UTF-8 bytes pass as Latin-1, which is what PyMySQL encodes it in."""
-    password = quote((settings.mysql_password or "").encode().decode("latin-1"), safe="")
-    authority = f"{quote(settings.mysql_username, safe='')}:{password}@"
+def mysql_url(settings: Settings, host: str | None) -> str:
+    """The URL for `databases`, without options, which it would partly ignore there."""
+    userinfo = f"{quote(settings.mysql_username, safe='')}:{quote(mysql_password(settings), safe='')}"
     bracketed = f"[{host}]" if host and ":" in host else host or "localhost"
-    return f"{driver}://{authority}{bracketed}:{settings.mysql_port}/{quote(settings.mysql_database, safe='')}"
+    return f"mysql://{userinfo}@{bracketed}:{settings.mysql_port}/{quote(settings.mysql_database, safe='')}"
+
+
+def mysql_password(settings: Settings) -> str:
+    """The password's UTF-8 bytes as Latin-1, in which aiomysql and PyMySQL encode it."""
+    return (settings.mysql_password or "").encode().decode("latin-1")
 
 
 def connection_options(settings: Settings) -> dict[str, Any]:

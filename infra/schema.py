@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from infra.database import Database, sqlite_path
 from infra.logs import get_logger
-from infra.mysql import connection_options, mysql_url, tls_required
+from infra.mysql import connection_options, mysql_password, tls_required
 from infra.problems import Unavailable
 from settings import Settings
 
@@ -48,28 +48,41 @@ def migrate(settings: Settings) -> None:
 
 @contextmanager
 def migration_connection(settings: Settings) -> "Iterator[sqlalchemy.Connection]":
-    """A connection that holds the database's migration lock."""
+    """A connection that holds the database's migration lock until it closes. Raises Unavailable."""
     import sqlalchemy  # noqa: PLC0415
 
+    seconds = settings.startup_timeout
     if settings.mysql_enabled:
-        options = connection_options(settings) | {"init_command": "SET time_zone = '+00:00'"}  # no limit on a statement
-        engine = sqlalchemy.create_engine(
-            mysql_url(settings, settings.mysql_host, "mysql+pymysql"), connect_args=options
-        )
-        lock = sqlalchemy.text("SELECT GET_LOCK(CONCAT(DATABASE(), '.migrate'), :seconds)")
+        engine = sqlalchemy.create_engine("mysql+pymysql://", creator=lambda: connect_mysql(settings))
+        lock = f"SELECT GET_LOCK(CONCAT(DATABASE(), '.migrate'), {seconds})"
     else:
-        engine = sqlalchemy.create_engine(
-            sqlalchemy.URL.create("sqlite", database=str(sqlite_path(settings))),
-            connect_args={"isolation_level": None, "timeout": settings.startup_timeout},
-        )
-        lock = sqlalchemy.text("BEGIN IMMEDIATE")
-    with engine.connect() as connection:
-        raw: Any = connection.connection.dbapi_connection
-        if settings.mysql_enabled and tls_required(settings) and not raw._secure:  # noqa: SLF001
-            raise Unavailable("the database is unavailable", "MYSQL_SSL_MODE requires TLS, the server has none")
-        locked = connection.execute(lock, {"seconds": settings.startup_timeout} if settings.mysql_enabled else {})
-        if settings.mysql_enabled and locked.scalar() != 1:
-            raise Unavailable("the database is unavailable", "another migration holds the lock")
-        yield connection
-        connection.commit()  # the lock ends with the connection
-    engine.dispose()
+        url = sqlalchemy.URL.create("sqlite", database=str(sqlite_path(settings)))
+        engine = sqlalchemy.create_engine(url, connect_args={"isolation_level": None, "timeout": seconds})
+        lock = "BEGIN IMMEDIATE"
+    try:
+        with engine.connect() as connection:
+            locked = connection.exec_driver_sql(lock)
+            if settings.mysql_enabled and locked.scalar() != 1:
+                raise Unavailable("the database is unavailable", "another migration holds the lock")
+            yield connection
+            connection.commit()
+    finally:
+        engine.dispose()
+
+
+def connect_mysql(settings: Settings) -> Any:
+    """A PyMySQL connection, with the TLS that the pool's connections have. Raises Unavailable."""
+    import pymysql  # noqa: PLC0415
+
+    options = connection_options(settings) | {"init_command": "SET time_zone = '+00:00'"}  # no limit on a statement
+    options |= {"user": settings.mysql_username, "password": mysql_password(settings), "db": settings.mysql_database}
+    address = {"host": settings.mysql_host or "localhost", "port": settings.mysql_port}
+    try:
+        try:
+            return pymysql.connect(**address, **options)
+        except pymysql.err.OperationalError as error:
+            if error.args[0] != pymysql.constants.CR.CR_SSL_CONNECTION_ERROR or tls_required(settings):
+                raise
+            return pymysql.connect(**address, **options | {"ssl": None})
+    except pymysql.err.MySQLError as error:
+        raise Unavailable("the database is unavailable", error) from error

@@ -67,6 +67,6 @@ def new_refresh_token() -> str:
     return REFRESH_TOKEN_PREFIX + secrets.token_urlsafe(32)
 
 
-def refresh_token_hash(token: str) -> bytes:
-    """What the database keeps of a refresh token; 256 random bits need no salt and no slow hash."""
-    return hashlib.sha256(token.encode()).digest()
+def refresh_token_hash(token: str) -> str:
+    """What the database keeps of a refresh token (hexadecimal); 256 random bits need no salt and no slow hash."""
+    return hashlib.sha256(token.encode()).hexdigest()

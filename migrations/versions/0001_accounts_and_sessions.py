@@ -40,7 +40,7 @@ MYSQL = (
     """,
     """
     CREATE TABLE IF NOT EXISTS refresh_tokens (
-        token_hash BINARY(32) NOT NULL PRIMARY KEY,
+        token_hash CHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
         account_id CHAR(36) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
         session_id CHAR(36) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
         expires_at BIGINT NOT NULL,
@@ -79,7 +79,7 @@ SQLITE = (
     """,
     """
     CREATE TABLE IF NOT EXISTS refresh_tokens (
-        token_hash BLOB NOT NULL PRIMARY KEY,
+        token_hash TEXT NOT NULL PRIMARY KEY,
         account_id TEXT NOT NULL,
         session_id TEXT NOT NULL,
         expires_at INTEGER NOT NULL,

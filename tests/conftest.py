@@ -1,0 +1,120 @@
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from sqlite3 import sqlite_version
+from typing import Protocol, TypeVar
+
+import pytest
+
+from tests.servers import MariaDB, Redis, Server, ServerError
+from tests.service import Account, Service, run_app
+
+TEST_SETTINGS = {"SYS_ENV": "test", "LOGIN_RATE_LIMIT": "1000/300"}
+RAN_AGAINST: dict[str, str] = {}
+
+AnyServer = TypeVar("AnyServer", bound=Server)
+Environment = dict[str, str]
+
+
+class StartService(Protocol):
+    """`start_service(backend, LOG_LEVEL="DEBUG")`: the keywords are settings, and win over those of the backend."""
+
+    def __call__(self, backend: str = "sqlite", /, *, wait: bool = True, **settings: object) -> Service: ...
+
+
+def start(server: AnyServer) -> AnyServer:
+    """A server that can't start ends the run, with the end of its log as the reason."""
+    try:
+        return server.start()
+    except ServerError as failure:
+        server.close()
+        pytest.exit(str(failure), returncode=1)
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariaDB]:
+    """One MariaDB for all tests that leave it alone; a test that breaks it starts its own."""
+    server = start(MariaDB())
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def redis() -> Iterator[Redis]:
+    """One Redis for all tests that leave it alone."""
+    server = start(Redis())
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def migrated(mariadb: MariaDB) -> str:
+    """The name of a database that has the schema and no rows, for the others to be copied from."""
+    name = mariadb.create_database()
+    done = run_app("migrate", env={**TEST_SETTINGS, **mariadb.environment(name)})
+    assert done.returncode == 0, f"python app.py migrate failed:\n{done.stdout}{done.stderr}"
+    return name
+
+
+@pytest.fixture(scope="session")
+def mysql_and_redis(mariadb: MariaDB, redis: Redis, migrated: str) -> Callable[[], Environment]:
+    """Makes a fresh database, and a Redis database number nobody used, and returns the settings that point there."""
+    RAN_AGAINST["mysql+redis"] = (
+        f"MariaDB {mariadb.version()} + Redis {redis.version()} "
+        f"(own processes on 127.0.0.1:{mariadb.port} and :{redis.port})"
+    )
+    return lambda: mariadb.environment(mariadb.create_database(like=migrated)) | redis.environment()
+
+
+def backend_settings(backend: str, request: pytest.FixtureRequest) -> Environment:
+    if backend == "sqlite":
+        RAN_AGAINST[backend] = f"SQLite {sqlite_version} without Redis"
+        return {}
+    fresh: Callable[[], Environment] = request.getfixturevalue("mysql_and_redis")  # starts servers only when needed
+    return fresh()
+
+
+@pytest.fixture(scope="session", params=["sqlite", "mysql+redis"])
+def backend(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(scope="session")
+def service(backend: str, request: pytest.FixtureRequest) -> Iterator[Service]:
+    """The service that tests of ordinary behaviour share, one on each backend."""
+    with Service({**TEST_SETTINGS, **backend_settings(backend, request)}) as shared:
+        yield shared
+
+
+@pytest.fixture
+def start_service(request: pytest.FixtureRequest) -> Iterator[StartService]:
+    """Starts services with settings of their own, and stops them at the end of the test."""
+    with ExitStack() as running:
+
+        def start_one(backend: str = "sqlite", /, *, wait: bool = True, **settings: object) -> Service:
+            env = {**TEST_SETTINGS, **backend_settings(backend, request), **settings}
+            return running.enter_context(Service(env, wait=wait))
+
+        yield start_one
+
+
+@pytest.fixture
+def account(service: Service) -> Account:
+    return service.sign_up()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if session.exitstatus == pytest.ExitCode.OK and skipped(session.config):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if skipped(config):
+        terminalreporter.write_line("failed: a test was skipped, and none may be", red=True)
+    terminalreporter.write_line(f"ran against: {'; '.join(RAN_AGAINST.values()) or 'nothing'}")
+
+
+def skipped(config: pytest.Config) -> bool:
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    return bool(reporter and reporter.stats.get("skipped"))
