@@ -254,7 +254,7 @@ def unavailable(error: BaseException) -> Unavailable:
 
 def duplicate_field(message: str) -> str:
     """`username` from MySQL's "... for key 'accounts.username_key'" or SQLite's "...: accounts.username_key"."""
-    found = re.search(r"(\w+)_key\b'?$", message)
+    found = re.search(r"(\w+)_key\W*$", message)
     return found[1] if found else "value"
 
 

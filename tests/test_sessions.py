@@ -1,0 +1,205 @@
+"""Sessions: log in, refresh, log out, list, revoke."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from uuid import uuid4
+
+import httpx
+import jwt
+import pytest
+
+from tests.conftest import StartService
+from tests.service import Account, Service
+
+OLD_KEY, NEW_KEY = "an old key of at least 32 bytes...", "a new key of at least 32 bytes...."
+
+
+def refresh(service: Service, token: str) -> httpx.Response:
+    return service.client.post("/v1/auth/refresh", json={"refresh_token": token})
+
+
+def me(service: Service, account: Account) -> int:
+    return service.client.get("/v1/auth/me", headers=account.headers).status_code
+
+
+def sessions(service: Service, account: Account, **page: str) -> httpx.Response:
+    return service.client.get("/v1/auth/sessions", params=page, headers=account.headers)
+
+
+@pytest.mark.parametrize("login", ["{username}", "{email}"])
+def test_a_login_by_name_or_email_in_any_case_answers_tokens(service: Service, account: Account, login: str) -> None:
+    name = login.format(username=account.username, email=account.email).upper()
+    answer = service.client.post("/v1/auth/login", json={"login": name, "password": account.password})
+    tokens = answer.json()
+    assert answer.status_code == 200
+    assert set(tokens) == {"access_token", "refresh_token", "token_type", "expires_in", "account"}
+    assert (tokens["token_type"], tokens["expires_in"], tokens["account"]["id"]) == ("Bearer", 900, account.id)
+
+
+def test_an_access_token_is_a_jwt_with_the_contracts_claims(account: Account) -> None:
+    header = jwt.get_unverified_header(account.access_token)
+    claims = jwt.decode(account.access_token, options={"verify_signature": False})
+    assert (header["alg"], bool(header["kid"])) == ("HS256", True)
+    assert set(claims) == {"sub", "sid", "iat", "exp", "iss", "aud"}
+    assert (claims["sub"], claims["exp"] - claims["iat"]) == (account.id, 900)
+
+
+def test_a_refresh_token_has_256_random_bits(account: Account) -> None:
+    assert len(account.refresh_token.removeprefix("brt_")) == 43
+
+
+def test_a_wrong_password_and_an_unknown_account_get_the_same_answer(service: Service, account: Account) -> None:
+    bodies = [{"login": account.username, "password": "wrong one"}, {"login": "nobody-here", "password": "wrong one"}]
+    wrong, unknown = (service.client.post("/v1/auth/login", json=body) for body in bodies)
+    assert wrong.status_code == unknown.status_code == 401
+    assert wrong.json() | {"trace_id": ""} == unknown.json() | {"trace_id": ""}
+
+
+def test_a_refresh_answers_a_new_pair_of_the_same_session(service: Service, account: Account) -> None:
+    answer = refresh(service, account.refresh_token)
+    tokens = answer.json()
+    assert answer.status_code == 200
+    assert tokens["refresh_token"] != account.refresh_token
+    assert session_of(tokens["access_token"]) == session_of(account.access_token)
+
+
+def session_of(access_token: str) -> str:
+    sid: str = jwt.decode(access_token, options={"verify_signature": False})["sid"]
+    return sid
+
+
+def test_a_spent_refresh_token_ends_its_session(service: Service, account: Account) -> None:
+    newer = refresh(service, account.refresh_token).json()["refresh_token"]
+    assert refresh(service, account.refresh_token).status_code == 401
+    assert refresh(service, newer).status_code == 401
+    assert me(service, account) == 401
+
+
+def test_a_spent_refresh_token_leaves_other_sessions_alone(service: Service, account: Account) -> None:
+    other = service.log_in(account.username, account.password)
+    refresh(service, account.refresh_token)
+    refresh(service, account.refresh_token)
+    assert me(service, other) == 200
+
+
+def test_a_refresh_token_used_twice_at_the_same_instant_gives_one_new_pair_at_most(service: Service) -> None:
+    account = service.sign_up()
+    with ThreadPoolExecutor(8) as threads:
+        statuses = [a.status_code for a in threads.map(lambda _: refresh(service, account.refresh_token), range(8))]
+    assert statuses.count(200) <= 1
+    assert set(statuses) <= {200, 401}
+
+
+@pytest.mark.parametrize("token", ["", "nonsense", "brt_" + "A" * 43, "brt_\u00fc"])
+def test_a_refresh_token_that_was_never_issued_is_a_401(service: Service, token: str) -> None:
+    assert refresh(service, token).status_code == 401
+
+
+def test_tokens_expire_after_their_time_to_live(start_service: StartService) -> None:
+    service = start_service(ACCESS_TOKEN_TTL=1, REFRESH_TOKEN_TTL=1)
+    account = service.sign_up()
+    assert me(service, account) == 200
+    time.sleep(2.1)
+    assert me(service, account) == 401
+    assert refresh(service, account.refresh_token).status_code == 401
+
+
+def forged(
+    account: Account, key: str, changed: dict[str, object] | None = None, algorithm: str = "HS256"
+) -> dict[str, str]:
+    claims = jwt.decode(account.access_token, options={"verify_signature": False}) | (changed or {})
+    kid = jwt.get_unverified_header(account.access_token)["kid"]
+    return {"Authorization": f"Bearer {jwt.encode(claims, key, algorithm, {'kid': kid})}"}
+
+
+def test_a_token_signed_with_another_key_is_a_401(service: Service, account: Account) -> None:
+    answer = service.client.get("/v1/auth/me", headers=forged(account, NEW_KEY))
+    assert answer.status_code == 401
+    assert 'error="invalid_token"' in answer.headers["www-authenticate"]
+
+
+def test_a_token_without_a_signature_is_a_401(service: Service, account: Account) -> None:
+    answer = service.client.get("/v1/auth/me", headers=forged(account, "", algorithm="none"))
+    assert answer.status_code == 401
+
+
+@pytest.mark.parametrize("change", [{"aud": "other"}, {"iss": "other"}, {"exp": 1}, {"sub": 7}, {"sid": "x"}], ids=str)
+def test_a_token_with_a_wrong_claim_is_a_401(start_service: StartService, change: dict[str, object]) -> None:
+    service = start_service(SECRET_KEY=NEW_KEY)
+    headers = forged(service.sign_up(), NEW_KEY, change)
+    assert service.client.get("/v1/auth/me", headers=headers).status_code == 401
+
+
+def test_tokens_of_a_previous_key_are_still_accepted_and_new_ones_have_the_new_key(start_service: StartService) -> None:
+    old = start_service(SECRET_KEY=OLD_KEY)
+    account = old.sign_up()
+    new = start_service(SECRET_KEY=NEW_KEY, SECRET_KEY_PREVIOUS=OLD_KEY, DATA_DIR=old.env["DATA_DIR"])
+    assert me(new, account) == 200
+    newer = refresh(new, account.refresh_token).json()["access_token"]
+    assert jwt.decode(newer, NEW_KEY, ["HS256"], audience="berth")["sub"] == account.id
+
+
+def test_logging_out_ends_the_session_and_its_refresh_token(service: Service, account: Account) -> None:
+    assert service.client.post("/v1/auth/logout", headers=account.headers).status_code == 204
+    assert me(service, account) == 401
+    assert refresh(service, account.refresh_token).status_code == 401
+
+
+def test_own_sessions_are_listed_newest_first(service: Service, account: Account) -> None:
+    newer = service.log_in(account.username, account.password)
+    service.sign_up()
+    page = sessions(service, account).json()
+    assert [item["id"] for item in page["items"]] == [session_of(newer.access_token), session_of(account.access_token)]
+    assert [item["current"] for item in page["items"]] == [False, True]
+    assert page["next"] is None
+
+
+def test_a_listed_session_tells_where_it_came_from(service: Service, account: Account) -> None:
+    [item] = sessions(service, account).json()["items"]
+    keys = {"id", "created_at", "last_used_at", "expires_at", "client", "user_agent", "current"}
+    assert set(item) == keys
+    assert (item["client"], item["user_agent"].split("/")[0]) == ("127.0.0.1", "python-httpx")
+
+
+def test_pages_follow_one_another_without_gap_or_repetition(service: Service, account: Account) -> None:
+    for _ in range(4):
+        service.log_in(account.username, account.password)
+    whole = [item["id"] for item in sessions(service, account).json()["items"]]
+    page = sessions(service, account, limit="2").json()
+    paged = [item["id"] for item in page["items"]]
+    while page["next"]:
+        page = sessions(service, account, limit="2", after=page["next"]).json()
+        paged += [item["id"] for item in page["items"]]
+    assert (len(whole), paged) == (5, whole)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [{"limit": "0"}, {"limit": "101"}, {"limit": "x"}, {"limit": "\u0663"}, {"after": "x"}, {"page": "2"}],
+    ids=str,
+)
+def test_a_page_that_can_not_be_is_a_422(service: Service, account: Account, page: dict[str, str]) -> None:
+    answer = sessions(service, account, **page)
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["field"] in page
+
+
+def test_a_revoked_session_is_refused_at_once(service: Service, account: Account) -> None:
+    other = service.log_in(account.username, account.password)
+    assert me(service, other) == 200
+    path = f"/v1/auth/sessions/{session_of(other.access_token)}"
+    assert service.client.delete(path, headers=account.headers).status_code == 204
+    assert me(service, other) == 401
+    assert service.client.delete(path, headers=account.headers).status_code == 404
+
+
+@pytest.mark.parametrize("id", [str(uuid4()), "nonsense", "%00", "a%2Fb"])
+def test_revoking_a_session_that_is_none_is_a_404(service: Service, account: Account, id: str) -> None:  # noqa: A002
+    assert service.client.delete(f"/v1/auth/sessions/{id}", headers=account.headers).status_code == 404
+
+
+def test_nobody_revokes_anothers_session(service: Service, account: Account) -> None:
+    other = service.sign_up()
+    path = f"/v1/auth/sessions/{session_of(other.access_token)}"
+    assert service.client.delete(path, headers=account.headers).status_code == 404
+    assert me(service, other) == 200
