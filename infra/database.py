@@ -225,13 +225,14 @@ async def open_database(settings: Settings) -> Database:
         await database.fetch_one("PRAGMA journal_mode = WAL")
         return database
     sizes = {"max_size": settings.mysql_pool_max_size, "pool_recycle": settings.mysql_pool_recycle}
-    options = connection_options(settings) | sizes
+    options = connection_options(settings, unix_socket=settings.mysql_unix_socket) | sizes
     url = mysql_url(settings, settings.mysql_host)
     database = Database(Pool(url, settings, min_size=settings.mysql_pool_min_size, **options), None)
     await database.primary.open()
     try:
         [(version, max_connections)] = await database.fetch_all("SELECT VERSION(), @@max_connections")
         if settings.mysql_read_host:
+            options = connection_options(settings, unix_socket=None) | sizes  # the socket leads to the primary
             database.replica = Pool(mysql_url(settings, settings.mysql_read_host), settings, min_size=0, **options)
             await database.replica.open()
     except BaseException:

@@ -22,16 +22,16 @@ def mysql_password(settings: Settings) -> str:
     return (settings.mysql_password or "").encode().decode("latin-1")
 
 
-def connection_options(settings: Settings) -> dict[str, Any]:
-    """Keyword arguments that aiomysql and PyMySQL share."""
+def connection_options(settings: Settings, *, unix_socket: str | None) -> dict[str, Any]:
+    """Keyword arguments that aiomysql and PyMySQL share; the socket wins over host and port."""
     options: dict[str, Any] = {
         "charset": "utf8mb4",
         "connect_timeout": settings.mysql_connect_timeout,
         "client_flag": CLIENT.FOUND_ROWS,  # an UPDATE that changes nothing has still found its row
         "init_command": session_variables(settings),
     }
-    if settings.mysql_unix_socket:
-        return options | {"unix_socket": settings.mysql_unix_socket}  # never leaves the machine: no TLS inside
+    if unix_socket:
+        return options | {"unix_socket": unix_socket}  # never leaves the machine: no TLS inside
     return options | {"ssl": tls_context(settings)}
 
 

@@ -74,7 +74,8 @@ def connect_mysql(settings: Settings) -> Any:
     """A PyMySQL connection, with the TLS that the pool's connections have. Raises Unavailable."""
     import pymysql  # noqa: PLC0415
 
-    options = connection_options(settings) | {"init_command": "SET time_zone = '+00:00'"}  # no limit on a statement
+    options = connection_options(settings, unix_socket=settings.mysql_unix_socket)
+    options |= {"init_command": "SET time_zone = '+00:00'"}  # no limit on a statement
     options |= {"user": settings.mysql_username, "password": mysql_password(settings), "db": settings.mysql_database}
     address = {"host": settings.mysql_host or "localhost", "port": settings.mysql_port}
     try:
