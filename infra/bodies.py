@@ -30,8 +30,9 @@ async def read_body(request: Request, struct: type[Body]) -> Body:
     if not JSON_TYPE.fullmatch(content_type or ""):
         raise Problem(415, "the body must be application/json in UTF-8")
     try:
+        # first as JSON alone: msgspec stops at the first wrong field, whatever follows it
+        json.loads(body.decode(), object_pairs_hook=refuse_duplicates, parse_constant=refuse_constant)
         decoded = msgspec.json.decode(body, type=struct)
-        json.loads(body, object_pairs_hook=refuse_duplicates)
     except msgspec.ValidationError as error:
         raise wrong_shape(str(error), struct) from None
     except (msgspec.DecodeError, ValueError, RecursionError):
@@ -65,6 +66,10 @@ def refuse_duplicates(pairs: list[tuple[str, Any]]) -> None:
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise invalid(twice, "given more than once")
+
+
+def refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
 def refuse_nul(body: msgspec.Struct) -> None:
