@@ -30,6 +30,7 @@ Row = tuple[Any, ...]
 Values = Mapping[str, Any]
 
 REPLICA_PAUSE = 5  # seconds without a lost replica before it is tried again
+RELEASE_TIMEOUT = 0.25  # seconds
 CLOSE_TIMEOUT = 1  # seconds; the connections are cut before, this only waits for the pool to notice
 # The last two are MariaDB's ER_CONNECTION_KILLED and MySQL's ER_CLIENT_INTERACTION_TIMEOUT.
 LOST_CODES = {CR.CR_SERVER_GONE_ERROR, CR.CR_SERVER_LOST, ER.SERVER_SHUTDOWN, 1927, 4031}
@@ -142,7 +143,10 @@ class Pool:
         try:
             yield connection.raw_connection
         finally:
-            await connection.__aexit__()
+            # SQLite's thread may be waiting for a lock that another process holds: it closes when it has it
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RELEASE_TIMEOUT):
+                    await connection.__aexit__()
 
     async def close(self) -> None:
         """Cuts what still runs: a transaction left open must not hold up the exit."""
