@@ -134,7 +134,8 @@ class Pool:
 
     @asynccontextmanager
     async def _checkout(self) -> AsyncIterator[Any]:
-        connection = self.backend.connection()
+        # Its own, where backend.connection() would be shared by all that one task does.
+        connection = databases.core.Connection(self.backend, self.backend._backend)  # noqa: SLF001
         try:
             async with asyncio.timeout(self.settings.mysql_connect_timeout):
                 await connection.__aenter__()
@@ -143,10 +144,10 @@ class Pool:
         try:
             yield connection.raw_connection
         finally:
-            # SQLite's thread may be waiting for a lock that another process holds: it closes when it has it
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(RELEASE_TIMEOUT):
-                    await connection.__aexit__()
+            if self.mysql:
+                await connection.__aexit__()
+            else:  # SQLite's thread may be waiting for another process's lock; it closes when it has it
+                await asyncio.wait([asyncio.ensure_future(connection.__aexit__())], timeout=RELEASE_TIMEOUT)
 
     async def close(self) -> None:
         """Cuts what still runs: a transaction left open must not hold up the exit."""
@@ -253,6 +254,8 @@ def sqlite_path(settings: Settings) -> Path:
 
 
 def unavailable(error: BaseException) -> Unavailable:
+    if isinstance(error, TimeoutError) and not error.args:  # of asyncio.timeout(), which gives no reason
+        return Unavailable("the database is unavailable", "no answer in time")
     lost = isinstance(error, err.MySQLError) and error.args[:1] and error.args[0] in LOST_CODES
     return (ConnectionLost if lost else Unavailable)("the database is unavailable", error)
 

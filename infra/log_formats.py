@@ -38,6 +38,7 @@ class Line:
     time: str
     severity: str
     message: str
+    logger: str
     type: str
     context: RequestContext | None
     exception: str
@@ -63,7 +64,7 @@ def json_fields(line: Line) -> Fields:
         "time": line.time,
         "severity": line.severity,
         "message": line.message,
-        "logger": line.record.name,
+        "logger": line.logger,
         "type": line.type,
     }
     if line.context:
@@ -90,7 +91,7 @@ class Gcp:
             "time": line.time,
             "severity": line.severity,
             "message": line.message,
-            "logger": line.record.name,
+            "logger": line.logger,
             "type": line.type,
         }
         labels = {"type": line.type}
@@ -147,7 +148,7 @@ class Ecs:
             "log.level": line.severity.lower(),
             "message": line.message,
             "ecs.version": "8.11.0",
-            "log.logger": line.record.name,
+            "log.logger": line.logger,
             "service.name": self.service,
             "event.dataset": f"{self.service}.{line.type}",
         }
@@ -234,12 +235,14 @@ class JsonLines(MsgspecFormatter):
             traces[0] = None  # logged with exc_info=True where there was no exception
         raw = merge_record_extra(record, message_dict, reserved=self._skip_fields)
         message = record.message or raw.pop("message", "")
+        logger = values.text(as_text(record.name))
         line = Line(
             record=record,
             time=datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")[:-6] + "Z",
             severity=severity(record.levelno),
             message=values.text(as_text(message)),
-            type=record.name.removeprefix("berth.") if record.name.startswith("berth.") else "system",
+            logger=logger,
+            type=logger.removeprefix("berth.") if logger.startswith("berth.") else "system",
             context=request_context.get(),
             exception=values.text("\n".join(as_text(trace) for trace in traces if trace)),
             extras={(key := values.name(name)): values.field(key, value) for name, value in raw.items()},

@@ -1,12 +1,14 @@
 """How to reach MySQL: URL, TLS in MySQL's own words, session variables. For the pool and for the migrations."""
 
 import math
+import os
 import ssl
 from typing import Any
 from urllib.parse import quote
 
 from pymysql.constants import CLIENT
 
+from infra.startup import StartupError
 from settings import Settings
 
 
@@ -36,12 +38,19 @@ def connection_options(settings: Settings, *, unix_socket: str | None) -> dict[s
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext | None:
-    """https://dev.mysql.com/doc/refman/8.4/en/connection-options.html#option_general_ssl-mode"""
+    """https://dev.mysql.com/doc/refman/8.4/en/connection-options.html#option_general_ssl-mode
+
+    Raises StartupError 78 when MYSQL_SSL_CA holds no certificate.
+    """
     mode = settings.mysql_ssl_mode
     if mode == "disabled":
         return None
     if mode in ("verify_ca", "verify_identity"):
-        context = ssl.create_default_context(cafile=settings.mysql_ssl_ca)
+        try:
+            context = ssl.create_default_context(cafile=settings.mysql_ssl_ca)
+        except (OSError, ValueError) as error:
+            expected = f"expected a PEM file of certificates ({error})"
+            raise StartupError(os.EX_CONFIG, f"MYSQL_SSL_CA is '{settings.mysql_ssl_ca}': {expected}") from None
         context.check_hostname = mode == "verify_identity"
         return context
     context = ssl.create_default_context()

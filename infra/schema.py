@@ -34,16 +34,27 @@ async def is_current(database: Database) -> bool:
 
 
 def migrate(settings: Settings) -> None:
-    """Runs what is missing. Several at once wait for the first. Raises Unavailable, or what a migration raises."""
+    """Runs what is missing. Several at once wait for the first; a schema newer than the code stays as it is.
+
+    Raises Unavailable, or what a migration raises.
+    """
     import alembic.command  # noqa: PLC0415 - 0.4 s that only a migration should pay
     import alembic.config  # noqa: PLC0415
+    import sqlalchemy.exc  # noqa: PLC0415
+    from alembic.runtime.migration import MigrationContext  # noqa: PLC0415
 
     config = alembic.config.Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    with migration_connection(settings) as connection:
-        config.attributes["connection"] = connection
-        alembic.command.upgrade(config, "head")
-    log.info("the schema is up to date", extra={"revision": SCHEMA_REVISION})
+    try:
+        with migration_connection(settings) as connection:
+            revision = MigrationContext.configure(connection).get_current_revision()
+            if revision is None or revision <= SCHEMA_REVISION:
+                config.attributes["connection"] = connection
+                alembic.command.upgrade(config, "head")
+                revision = SCHEMA_REVISION
+    except sqlalchemy.exc.OperationalError as error:
+        raise Unavailable("the database is unavailable", error.orig or error) from error
+    log.info("the schema is up to date", extra={"revision": revision})
 
 
 @contextmanager
@@ -76,6 +87,7 @@ def connect_mysql(settings: Settings) -> Any:
 
     options = connection_options(settings, unix_socket=settings.mysql_unix_socket)
     options |= {"init_command": "SET time_zone = '+00:00'"}  # no limit on a statement
+    options |= {"ssl_disabled": not options.get("ssl")}  # or PyMySQL would use TLS of its own accord
     options |= {"user": settings.mysql_username, "password": mysql_password(settings), "db": settings.mysql_database}
     address = {"host": settings.mysql_host or "localhost", "port": settings.mysql_port}
     try:
@@ -84,6 +96,6 @@ def connect_mysql(settings: Settings) -> Any:
         except pymysql.err.OperationalError as error:
             if error.args[0] != pymysql.constants.CR.CR_SSL_CONNECTION_ERROR or tls_required(settings):
                 raise
-            return pymysql.connect(**address, **options | {"ssl": None})
+            return pymysql.connect(**address, **options | {"ssl_disabled": True})
     except pymysql.err.MySQLError as error:
         raise Unavailable("the database is unavailable", error) from error
