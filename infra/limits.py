@@ -13,13 +13,16 @@ from settings import RateLimit
 LOCAL_COUNTERS = 10_000  # at most so many without Redis; the one that ends first gives way
 REFUSALS = (401, 403)
 
-# The window starts with the first attempt and isn't moved by later ones.
+# The window starts with the first attempt and isn't moved by later ones. A refused attempt isn't counted.
+# ARGV: attempts, seconds.
 COUNT = """
-local count = redis.call('INCR', KEYS[1])
-if count == 1 then redis.call('EXPIRE', KEYS[1], ARGV[1]) end
-return {count, redis.call('TTL', KEYS[1])}
+local count = tonumber(redis.call('GET', KEYS[1]) or '0')
+if count >= tonumber(ARGV[1]) then return math.max(1, redis.call('TTL', KEYS[1])) end
+if redis.call('INCR', KEYS[1]) == 1 then redis.call('EXPIRE', KEYS[1], ARGV[2]) end
+return 0
 """
-UNCOUNT = "if redis.call('EXISTS', KEYS[1]) == 1 then return redis.call('DECR', KEYS[1]) end"
+# Never below none: the attempt may have been counted in a window that has ended.
+UNCOUNT = "if tonumber(redis.call('GET', KEYS[1]) or '0') > 0 then redis.call('DECR', KEYS[1]) end return 0"
 
 audit = get_logger("audit")
 
@@ -41,10 +44,12 @@ class SignInLimits:
         """
         keys = {"account": f"berth:attempts:{{{account}}}", "client": f"berth:attempts:{{{network(client)}}}"}
         for name, key in keys.items():
-            count, seconds = await self._count(key)
-            if count > self.limit.attempts:
+            seconds = await self._count(key)
+            if seconds:
+                if name == "client":  # or a limited address could go on to use up every account's attempts
+                    await self._uncount(keys["account"])
                 audit.warning("sign-in attempts limited", extra={"event": "login.limited", "limit": name})
-                raise Problem(429, "too many failed attempts", headers={"Retry-After": str(max(1, seconds))})
+                raise Problem(429, "too many failed attempts", headers={"Retry-After": str(seconds)})
         try:
             yield
         except BaseException as error:
@@ -55,21 +60,23 @@ class SignInLimits:
         await self._reset(keys["account"])
         await self._uncount(keys["client"])
 
-    async def _count(self, key: str) -> tuple[int, int]:
-        """This attempt's number in its window, and the seconds until the window ends."""
-        window = self.limit.seconds
-        shared = await self.cache.run(lambda client: client.eval(COUNT, keys=[key], args=[window]))
+    async def _count(self, key: str) -> int:
+        """Counts one more attempt: 0, or the seconds until the window ends when there were too many already."""
+        attempts, window = self.limit
+        shared = await self.cache.run(lambda client: client.eval(COUNT, keys=[key], args=[attempts, window]))
         if shared is not None:
-            return shared[0], shared[1]
+            return int(shared)
         now = time.monotonic()
         count, end = self.local.get(key, (0, 0.0))
         if end <= now:
             self.local.pop(key, None)  # to the end: the dict stays in the order in which windows end
             count, end = 0, now + window
+        if count >= attempts:
+            return max(1, round(end - now))
         self.local[key] = (count + 1, end)
         if len(self.local) > LOCAL_COUNTERS:
             del self.local[next(iter(self.local))]
-        return count + 1, round(end - now)
+        return 0
 
     async def _uncount(self, key: str) -> None:
         await self.cache.run(lambda client: client.eval(UNCOUNT, keys=[key]))

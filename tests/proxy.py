@@ -74,8 +74,8 @@ class Proxy:
 
     async def _connect(self, client: socket.socket) -> None:
         with client, suppress(OSError):
-            from_client, to_client = await asyncio.open_connection(sock=client)
             from_server, to_server = await asyncio.open_connection("127.0.0.1", self.target)
+            from_client, to_client = await asyncio.open_connection(sock=client)
             try:
                 await asyncio.gather(self._pump(from_client, to_server), self._pump(from_server, to_client, back=True))
             finally:

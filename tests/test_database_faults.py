@@ -18,11 +18,12 @@ import uvloop
 from infra.database import Connection, Database, open_database
 from infra.problems import Unavailable
 from settings import Settings, load
-from tests.conftest import TEST_SETTINGS, Environment, StartService
+from tests.conftest import TEST_SETTINGS, StartService
 from tests.proxy import Proxy
 from tests.servers import MariaDB, free_port
 from tests.service import Account, Service, run_app
 
+Environment = dict[str, Any]
 Result = TypeVar("Result")
 Scenario = Callable[[Database], Awaitable[Result]]
 NEW_LOOP = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
@@ -365,7 +366,7 @@ def test_an_answer_that_comes_too_late_is_not_taken_for_the_next_query(env: Envi
         assert await database.fetch_one("SELECT 'next'") == ("next",)
         assert await connection_id(database) != before
 
-    times = {"MYSQL_QUERY_TIMEOUT": 0.3, "MYSQL_CONNECT_TIMEOUT": 0.3}
+    times: Environment = {"MYSQL_QUERY_TIMEOUT": 0.3, "MYSQL_CONNECT_TIMEOUT": 0.3}
     play(scenario, env, MYSQL_PORT=proxy.port, MYSQL_POOL_MAX_SIZE=1, **times)
 
 
@@ -444,7 +445,7 @@ def test_a_lost_database_is_503_and_back_to_normal_within_5_seconds_of_its_retur
 def test_a_stalled_database_is_503_within_the_time_outs_and_normal_when_it_moves(
     start_service: StartService, env: Environment, proxy: Proxy
 ) -> None:
-    times = {"MYSQL_QUERY_TIMEOUT": 0.5, "MYSQL_CONNECT_TIMEOUT": 0.5, "MYSQL_POOL_TIMEOUT": 0.5}
+    times: Environment = {"MYSQL_QUERY_TIMEOUT": 0.5, "MYSQL_CONNECT_TIMEOUT": 0.5, "MYSQL_POOL_TIMEOUT": 0.5}
     service = start_service(**{**env, "MYSQL_PORT": proxy.port}, MYSQL_POOL_MAX_SIZE=2, **times)
     account = service.sign_up()
     proxy.stall()
@@ -566,7 +567,7 @@ def test_a_password_may_hold_any_character(start_service: StartService, mariadb:
 
 
 def test_a_unix_socket_is_used_instead_of_host_and_port(start_service: StartService, mariadb: MariaDB) -> None:
-    env = mariadb.environment(mariadb.create_database())
+    env: Environment = mariadb.environment(mariadb.create_database())
     del env["MYSQL_HOST"]
     env = migrate(env | {"MYSQL_UNIX_SOCKET": str(mariadb.unix_socket), "MYSQL_PORT": "1"})
     service = start_service(**env)

@@ -2,6 +2,7 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -203,3 +204,13 @@ def test_nobody_revokes_anothers_session(service: Service, account: Account) -> 
     path = f"/v1/auth/sessions/{session_of(other.access_token)}"
     assert service.client.delete(path, headers=account.headers).status_code == 404
     assert me(service, other) == 200
+
+
+def test_a_session_ended_on_one_instance_is_refused_at_once_by_another(start_service: StartService) -> None:
+    one = start_service("mysql+redis", SECRET_KEY=NEW_KEY)
+    same: dict[str, Any] = {name: text for name, text in one.env.items() if name.startswith(("MYSQL", "REDIS"))}
+    two = start_service(**same, SECRET_KEY=NEW_KEY)
+    account = one.sign_up()
+    assert (me(one, account), me(two, account)) == (200, 200)
+    one.client.post("/v1/auth/logout", headers=account.headers)
+    assert me(two, account) == 401
