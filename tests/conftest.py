@@ -1,3 +1,4 @@
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from sqlite3 import sqlite_version
@@ -101,6 +102,10 @@ def start_service(request: pytest.FixtureRequest) -> Iterator[StartService]:
 @pytest.fixture
 def account(service: Service) -> Account:
     return service.sign_up()
+
+
+def pytest_configure() -> None:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C, so that no server stays behind
 
 
 @pytest.hookimpl(tryfirst=True)

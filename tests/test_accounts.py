@@ -49,6 +49,11 @@ def test_a_name_or_email_taken_in_another_case_is_a_409_that_says_which(
     assert answer.json()["errors"] == [{"field": field, "message": "is taken"}]
 
 
+def test_an_email_in_wide_letters_is_the_same_as_in_narrow_ones(service: Service) -> None:
+    register(service, "narrow", email="narrow@example.com")
+    assert register(service, "wide", email="\uff4earrow@example.com").status_code == 409
+
+
 def test_two_registrations_of_one_name_at_the_same_instant_give_one_201_and_one_409(service: Service) -> None:
     def attempt(number: int) -> int:
         return register(service, "Race", email=f"race-{number}@example.com").status_code
@@ -108,6 +113,16 @@ def test_me_without_a_valid_token_is_a_401_with_a_challenge(service: Service, au
     assert answer.headers["www-authenticate"].startswith("Bearer")
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("PATCH", "me"), ("DELETE", "me"), ("PUT", "me/password"), ("GET", "sessions"), ("POST", "logout")],
+)
+def test_whatever_needs_an_account_is_a_401_without_a_token(service: Service, method: str, path: str) -> None:
+    answer = service.client.request(method, f"/v1/auth/{path}", json={})
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"] == 'Bearer realm="berth"'
+
+
 def test_a_change_of_the_name_is_seen_at_once_and_leaves_the_email(service: Service, account: Account) -> None:
     changed = service.client.patch("/v1/auth/me", json={"username": "Renamed"}, headers=account.headers)
     now = service.client.get("/v1/auth/me", headers=account.headers).json()
@@ -130,6 +145,12 @@ def test_a_change_to_a_name_that_is_taken_is_a_409_and_changes_nothing(service: 
     answer = service.client.patch("/v1/auth/me", json=change, headers=account.headers)
     assert answer.status_code == 409
     assert service.client.get("/v1/auth/me", headers=account.headers).json()["email"] == account.email
+
+
+def test_a_change_to_an_email_that_is_taken_is_a_409_that_says_which(service: Service, account: Account) -> None:
+    change = {"email": service.sign_up().email.upper()}
+    answer = service.client.patch("/v1/auth/me", json=change, headers=account.headers)
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (409, "email")
 
 
 def test_ones_own_name_in_another_case_is_not_taken(service: Service, account: Account) -> None:
@@ -166,6 +187,20 @@ def test_a_new_password_ends_every_other_session_and_keeps_this_one(service: Ser
     assert service.client.get("/v1/auth/me", headers=other.headers).status_code == 401
     refresh = service.client.post("/v1/auth/refresh", json={"refresh_token": other.refresh_token})
     assert refresh.status_code == 401
+
+
+def test_a_new_password_leaves_this_sessions_refresh_token_alone(service: Service, account: Account) -> None:
+    change = {"current_password": account.password, "new_password": "another password"}
+    service.client.put("/v1/auth/me/password", json=change, headers=account.headers)
+    refresh = service.client.post("/v1/auth/refresh", json={"refresh_token": account.refresh_token})
+    assert refresh.status_code == 200
+
+
+@pytest.mark.parametrize("new", ["seven77", "x" * 257])
+def test_a_new_password_that_is_too_short_or_too_long_is_a_422(service: Service, account: Account, new: str) -> None:
+    change = {"current_password": account.password, "new_password": new}
+    answer = service.client.put("/v1/auth/me/password", json=change, headers=account.headers)
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "new_password")
 
 
 def test_after_a_change_only_the_new_password_logs_in(service: Service, account: Account) -> None:

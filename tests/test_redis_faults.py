@@ -150,8 +150,8 @@ def test_requests_under_way_while_connections_are_cut_are_all_answered(
     workers = [threading.Thread(target=ask) for _ in range(4)]
     for worker in workers:
         worker.start()
-    for number in range(12):
-        time.sleep(0.25)
+    for number in range(8):
+        time.sleep(0.2)
         proxy.truncate(number)
         if number % 2:
             proxy.cut()
@@ -168,14 +168,14 @@ def test_a_count_whose_answer_was_lost_is_not_repeated(start_service: StartServi
     service = start_service(**settings)
     account = service.sign_up()
     key = f"berth:attempts:{{{account.id}}}"
-    for attempts in range(1, 6):
+    for attempts in range(1, 5):
         proxy.truncate(0)
         body = {"login": account.username, "password": "wrong one"}
         assert service.client.post("/v1/auth/login", json=body).status_code == 401
         counted = redis.command("GET", key, database=int(service.env["REDIS_DB"]))
         assert int(str(counted or 0)) <= attempts
         assert within(5, lambda: ready(service)["status"] == "ok")
-    assert int(str(counted)) >= 3  # now and then it is the answer of a ping that is lost
+    assert int(str(counted)) >= 2  # now and then it is the answer of a ping that is lost
 
 
 def test_a_change_on_one_instance_is_seen_at_once_on_another(start_service: StartService) -> None:

@@ -1,6 +1,10 @@
 """Sessions: log in, refresh, log out, list, revoke."""
 
+import hashlib
+import sqlite3
 import time
+from base64 import b64encode
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import uuid4
@@ -9,10 +13,26 @@ import httpx
 import jwt
 import pytest
 
-from tests.conftest import StartService
+from tests.conftest import TEST_SETTINGS, StartService
 from tests.service import Account, Service
 
 OLD_KEY, NEW_KEY = "an old key of at least 32 bytes...", "a new key of at least 32 bytes...."
+
+
+@pytest.fixture(scope="module")
+def keyed() -> Iterator[Service]:
+    """On SQLite, with a key that is known, for tests that forge tokens and rows."""
+    with Service({**TEST_SETTINGS, "SECRET_KEY": NEW_KEY}) as service:
+        yield service
+
+
+@pytest.fixture
+def signed(keyed: Service) -> Account:
+    return keyed.sign_up()
+
+
+def database(service: Service) -> sqlite3.Connection:
+    return sqlite3.connect(service.folder / "data" / "berth.db", isolation_level=None)
 
 
 def refresh(service: Service, token: str) -> httpx.Response:
@@ -42,7 +62,13 @@ def test_an_access_token_is_a_jwt_with_the_contracts_claims(account: Account) ->
     claims = jwt.decode(account.access_token, options={"verify_signature": False})
     assert (header["alg"], bool(header["kid"])) == ("HS256", True)
     assert set(claims) == {"sub", "sid", "iat", "exp", "iss", "aud"}
-    assert (claims["sub"], claims["exp"] - claims["iat"]) == (account.id, 900)
+    assert (claims["iss"], claims["aud"], claims["sub"]) == ("berth", "berth", account.id)
+    assert claims["exp"] - claims["iat"] == 900
+
+
+def test_the_sid_of_an_access_token_is_its_sessions_id(service: Service, account: Account) -> None:
+    [item] = sessions(service, account).json()["items"]
+    assert session_of(account.access_token) == item["id"]
 
 
 def test_a_refresh_token_has_256_random_bits(account: Account) -> None:
@@ -96,39 +122,79 @@ def test_a_refresh_token_that_was_never_issued_is_a_401(service: Service, token:
     assert refresh(service, token).status_code == 401
 
 
-def test_tokens_expire_after_their_time_to_live(start_service: StartService) -> None:
-    service = start_service(ACCESS_TOKEN_TTL=1, REFRESH_TOKEN_TTL=1)
+def test_an_expired_access_token_is_a_401_and_its_session_is_refreshed(start_service: StartService) -> None:
+    service = start_service(ACCESS_TOKEN_TTL=1)
     account = service.sign_up()
-    assert me(service, account) == 200
     time.sleep(2.1)
     assert me(service, account) == 401
+    assert refresh(service, account.refresh_token).status_code == 200
+
+
+def test_a_session_that_is_not_refreshed_in_time_ends(start_service: StartService, backend: str) -> None:
+    service = start_service(backend, REFRESH_TOKEN_TTL=1)
+    account = service.sign_up()
+    time.sleep(2.1)
     assert refresh(service, account.refresh_token).status_code == 401
+    assert me(service, account) == 401
 
 
 def forged(
-    account: Account, key: str, changed: dict[str, object] | None = None, algorithm: str = "HS256"
+    account: Account,
+    key: str = NEW_KEY,
+    changed: dict[str, object] | None = None,
+    header: dict[str, object] | None = None,
+    algorithm: str = "HS256",
 ) -> dict[str, str]:
+    """The account's token, changed and signed anew."""
     claims = jwt.decode(account.access_token, options={"verify_signature": False}) | (changed or {})
     kid = jwt.get_unverified_header(account.access_token)["kid"]
-    return {"Authorization": f"Bearer {jwt.encode(claims, key, algorithm, {'kid': kid})}"}
+    return {"Authorization": f"Bearer {jwt.encode(claims, key, algorithm, {'kid': kid} | (header or {}))}"}
 
 
-def test_a_token_signed_with_another_key_is_a_401(service: Service, account: Account) -> None:
-    answer = service.client.get("/v1/auth/me", headers=forged(account, NEW_KEY))
+def check_refused(service: Service, headers: dict[str, str]) -> None:
+    answer = service.client.get("/v1/auth/me", headers=headers)
     assert answer.status_code == 401
-    assert 'error="invalid_token"' in answer.headers["www-authenticate"]
+    assert answer.headers["www-authenticate"] == 'Bearer realm="berth", error="invalid_token"'
 
 
-def test_a_token_without_a_signature_is_a_401(service: Service, account: Account) -> None:
-    answer = service.client.get("/v1/auth/me", headers=forged(account, "", algorithm="none"))
-    assert answer.status_code == 401
+def test_a_token_made_with_the_services_key_is_accepted(keyed: Service, signed: Account) -> None:
+    assert keyed.client.get("/v1/auth/me", headers=forged(signed)).status_code == 200
 
 
-@pytest.mark.parametrize("change", [{"aud": "other"}, {"iss": "other"}, {"exp": 1}, {"sub": 7}, {"sid": "x"}], ids=str)
-def test_a_token_with_a_wrong_claim_is_a_401(start_service: StartService, change: dict[str, object]) -> None:
-    service = start_service(SECRET_KEY=NEW_KEY)
-    headers = forged(service.sign_up(), NEW_KEY, change)
-    assert service.client.get("/v1/auth/me", headers=headers).status_code == 401
+def test_a_token_signed_with_another_key_is_a_401(keyed: Service, signed: Account) -> None:
+    check_refused(keyed, forged(signed, OLD_KEY))
+
+
+def test_a_token_without_a_signature_is_a_401(keyed: Service, signed: Account) -> None:
+    check_refused(keyed, forged(signed, "", algorithm="none"))
+
+
+def test_a_token_of_another_algorithm_is_a_401(keyed: Service, signed: Account) -> None:
+    check_refused(keyed, forged(signed, NEW_KEY * 2, algorithm="HS512"))
+
+
+@pytest.mark.parametrize("kid", ["", "another", "00000000", "../../dev/null"])
+def test_a_token_of_an_unknown_key_id_is_a_401(keyed: Service, signed: Account, kid: str) -> None:
+    check_refused(keyed, forged(signed, header={"kid": kid}))
+
+
+def test_a_token_changed_after_it_was_signed_is_a_401(keyed: Service, signed: Account) -> None:
+    header, _, signature = signed.access_token.split(".")
+    payload = forged(keyed.sign_up())["Authorization"].split(".")[1]
+    check_refused(keyed, {"Authorization": f"Bearer {header}.{payload}.{signature}"})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"aud": "other"}, {"iss": "other"}, {"exp": 1}, {"exp": "never"}, {"sub": 7}, {"sub": "x"}, {"sid": "x"}],
+    ids=str,
+)
+def test_a_token_with_a_wrong_claim_is_a_401(keyed: Service, signed: Account, change: dict[str, object]) -> None:
+    check_refused(keyed, forged(signed, changed=change))
+
+
+def test_a_token_of_one_account_for_anothers_session_is_a_401(keyed: Service, signed: Account) -> None:
+    check_refused(keyed, forged(signed, changed={"sid": session_of(keyed.sign_up().access_token)}))
 
 
 def test_tokens_of_a_previous_key_are_still_accepted_and_new_ones_have_the_new_key(start_service: StartService) -> None:
@@ -138,6 +204,37 @@ def test_tokens_of_a_previous_key_are_still_accepted_and_new_ones_have_the_new_k
     assert me(new, account) == 200
     newer = refresh(new, account.refresh_token).json()["access_token"]
     assert jwt.decode(newer, NEW_KEY, ["HS256"], audience="berth")["sub"] == account.id
+
+
+def test_an_instance_with_a_new_key_only_refuses_tokens_of_the_old_one(start_service: StartService) -> None:
+    old = start_service(SECRET_KEY=OLD_KEY)
+    account = old.sign_up()
+    new = start_service(SECRET_KEY=NEW_KEY, DATA_DIR=old.env["DATA_DIR"])
+    check_refused(new, account.headers)
+
+
+def test_without_redis_a_revoked_session_is_refused_at_once_at_another_instance(start_service: StartService) -> None:
+    one = start_service()
+    two = start_service(DATA_DIR=one.env["DATA_DIR"])
+    account = one.sign_up()
+    assert me(two, account) == 200
+    path = f"/v1/auth/sessions/{session_of(account.access_token)}"
+    assert one.client.delete(path, headers=account.headers).status_code == 204
+    assert me(two, account) == 401
+
+
+def test_a_hash_of_other_parameters_logs_in_and_is_made_anew(keyed: Service, signed: Account) -> None:
+    salt = bytes(16)
+    key = hashlib.scrypt(signed.password.encode(), salt=salt, n=2**14, r=8, p=1, dklen=32)
+    salt_text, key_text = (b64encode(part).decode().rstrip("=") for part in (salt, key))
+    with database(keyed) as rows:
+        old = f"$scrypt$ln=14,r=8,p=1${salt_text}${key_text}"
+        rows.execute("UPDATE accounts SET password_hash = ? WHERE id = ?", (old, signed.id))
+        keyed.log_in(signed.username, signed.password)
+        [[new]] = rows.execute("SELECT password_hash FROM accounts WHERE id = ?", (signed.id,))
+    rows.close()
+    assert new.startswith("$scrypt$ln=15,r=8,p=3$")
+    assert keyed.log_in(signed.username, signed.password).id == signed.id
 
 
 def test_logging_out_ends_the_session_and_its_refresh_token(service: Service, account: Account) -> None:
@@ -162,8 +259,54 @@ def test_a_listed_session_tells_where_it_came_from(service: Service, account: Ac
     assert (item["client"], item["user_agent"].split("/")[0]) == ("127.0.0.1", "python-httpx")
 
 
+def test_a_refresh_moves_the_time_of_last_use_and_of_the_end(service: Service, account: Account) -> None:
+    [before] = sessions(service, account).json()["items"]
+    refresh(service, account.refresh_token)
+    [after] = sessions(service, account).json()["items"]
+    assert after["created_at"] == before["created_at"]
+    assert after["last_used_at"] > before["last_used_at"]
+    assert after["expires_at"] > before["expires_at"]
+
+
+@pytest.mark.parametrize(
+    "headers", [{"User-Agent": "x" * 5000}, {"User-Agent": b"\xff" * 600}, {"X-Forwarded-For": "x" * 5000}]
+)
+def test_a_client_that_says_too_much_of_itself_logs_in_all_the_same(
+    service: Service, account: Account, headers: dict[str, str | bytes]
+) -> None:
+    body = {"login": account.username, "password": account.password}
+    encoded = {name: value.encode() if isinstance(value, str) else value for name, value in headers.items()}
+    answer = service.client.post("/v1/auth/login", json=body, headers=httpx.Headers(encoded.items()))
+    newest = sessions(service, account).json()["items"][0]
+    assert answer.status_code == 200
+    assert (len(newest["client"]) <= 64, len(newest["user_agent"]) <= 512) == (True, True)
+
+
+def test_a_page_has_20_sessions_unless_asked_and_100_at_most(keyed: Service, signed: Account) -> None:
+    later = int(time.time() * 1000) + 60_000
+    add_sessions(keyed, signed, [later] * 120)
+    [usual, largest] = [sessions(keyed, signed, **page).json() for page in ({}, {"limit": "100"})]
+    assert [len(page["items"]) for page in (usual, largest)] == [20, 100]
+    assert (usual["next"], largest["next"]) == (usual["items"][-1]["id"], largest["items"][-1]["id"])
+
+
+def test_a_session_that_has_expired_is_not_listed(keyed: Service, signed: Account) -> None:
+    add_sessions(keyed, signed, [1])
+    assert [item["id"] for item in sessions(keyed, signed).json()["items"]] == [session_of(signed.access_token)]
+
+
+def add_sessions(service: Service, account: Account, ends: list[int]) -> None:
+    with database(service) as rows:
+        rows.executemany(
+            "INSERT INTO sessions (account_id, id, created_at, last_used_at, expires_at, client, user_agent)"
+            " VALUES (?, ?, 1, 1, ?, '', '')",
+            [(account.id, str(uuid4()), end) for end in ends],
+        )
+    rows.close()
+
+
 def test_pages_follow_one_another_without_gap_or_repetition(service: Service, account: Account) -> None:
-    for _ in range(4):
+    for _ in range(2):
         service.log_in(account.username, account.password)
     whole = [item["id"] for item in sessions(service, account).json()["items"]]
     page = sessions(service, account, limit="2").json()
@@ -171,7 +314,7 @@ def test_pages_follow_one_another_without_gap_or_repetition(service: Service, ac
     while page["next"]:
         page = sessions(service, account, limit="2", after=page["next"]).json()
         paged += [item["id"] for item in page["items"]]
-    assert (len(whole), paged) == (5, whole)
+    assert (len(whole), paged) == (3, whole)
 
 
 @pytest.mark.parametrize(

@@ -168,7 +168,7 @@ def test_a_database_that_comes_up_late_is_waited_for(
 ) -> None:
     proxy.refuse()
     service = start_service(**{**env, "MYSQL_PORT": str(proxy.port)}, wait=False)
-    time.sleep(1.5)
+    time.sleep(1.2)
     assert service.process.poll() is None
     proxy.accept()
     service.wait_until_started(within=10)
@@ -180,7 +180,7 @@ def test_a_database_that_hangs_at_first_is_waited_for(
 ) -> None:
     proxy.stall()
     service = start_service(**{**env, "MYSQL_PORT": str(proxy.port)}, MYSQL_CONNECT_TIMEOUT=0.5, wait=False)
-    time.sleep(1.5)
+    time.sleep(1.2)
     assert service.process.poll() is None
     proxy.resume()
     service.wait_until_started(within=10)
@@ -193,7 +193,7 @@ def test_a_redis_that_comes_up_late_is_waited_for(start_service: StartService, r
         proxy.refuse()
         env = {**redis.environment(), "REDIS_PORT": str(proxy.port)}
         service = start_service(**env, wait=False)
-        time.sleep(1.5)
+        time.sleep(1.2)
         assert service.process.poll() is None
         proxy.accept()
         service.wait_until_started(within=10)
@@ -303,7 +303,7 @@ def test_a_signal_while_it_waits_for_a_server_ends_it_with_0(
 ) -> None:
     redis = {"REDIS_HOST": "127.0.0.1", "REDIS_PORT": silent_port}
     service = start_service(**{**env, "MYSQL_PORT": str(silent_port)}, **redis, wait=False)
-    time.sleep(1.5)
+    time.sleep(1.2)
     assert service.process.poll() is None
     service.signal(number)
     assert service.wait_for_exit(within=3) == 0
@@ -313,7 +313,7 @@ def test_a_signal_while_it_waits_for_a_server_ends_it_with_0(
 
 def test_nobody_can_connect_before_it_is_ready(start_service: StartService, env: Environment, silent_port: int) -> None:
     service = start_service(**{**env, "MYSQL_PORT": str(silent_port)}, wait=False)
-    time.sleep(1.5)
+    time.sleep(1.2)
     assert service.process.poll() is None
     assert not serves(service)
 
