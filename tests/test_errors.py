@@ -123,7 +123,7 @@ def test_a_strange_path_is_a_404_or_not_http_at_all(service: Service, path: str)
     assert "x-injected" not in answer.headers
 
 
-@pytest.mark.parametrize("path", ["/caf\u00e9", "/\x01", "/a\tb", "nowhere", "*"])
+@pytest.mark.parametrize("path", ["/caf\u00e9", "/\x01", "/a\tb", "nowhere"])
 def test_a_path_that_http_does_not_allow_is_a_400(service: Service, path: str) -> None:
     sent = f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
     assert_problem(ask_one(service, sent), 400)
@@ -265,7 +265,6 @@ def test_no_method_gives_a_500(service: Service, path: str) -> None:
     "value",
     [
         b"Bearer",
-        b"Bearer ",
         b"Bearer \xff\xfe",
         b"Bearer a.b.c",
         b"Bearer ...",

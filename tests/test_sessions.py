@@ -269,14 +269,13 @@ def test_a_refresh_moves_the_time_of_last_use_and_of_the_end(service: Service, a
 
 
 @pytest.mark.parametrize(
-    "headers", [{"User-Agent": "x" * 5000}, {"User-Agent": b"\xff" * 600}, {"X-Forwarded-For": "x" * 5000}]
+    "headers", [{"User-Agent": "x" * 5000}, {"User-Agent": "\xff" * 600}, {"X-Forwarded-For": "x" * 5000}]
 )
 def test_a_client_that_says_too_much_of_itself_logs_in_all_the_same(
-    service: Service, account: Account, headers: dict[str, str | bytes]
+    service: Service, account: Account, headers: dict[str, str]
 ) -> None:
     body = {"login": account.username, "password": account.password}
-    encoded = {name: value.encode() if isinstance(value, str) else value for name, value in headers.items()}
-    answer = service.client.post("/v1/auth/login", json=body, headers=httpx.Headers(encoded.items()))
+    answer = service.client.post("/v1/auth/login", json=body, headers=httpx.Headers(headers, encoding="latin-1"))
     newest = sessions(service, account).json()["items"][0]
     assert answer.status_code == 200
     assert (len(newest["client"]) <= 64, len(newest["user_agent"]) <= 512) == (True, True)
