@@ -19,7 +19,7 @@ from handlers import accounts, health, root, sessions
 from infra import logs
 from infra.cache import Cache, open_cache
 from infra.cors import Cors
-from infra.database import Database, open_database
+from infra.database import Database, open_database, sqlite_path
 from infra.limits import SignInLimits
 from infra.passwords import Passwords
 from infra.problems import EXCEPTION_HANDLERS, Unavailable
@@ -98,11 +98,13 @@ async def open_current_database(stack: contextlib.AsyncExitStack, settings: Sett
     if not await is_current(database):
         if settings.mysql_enabled:
             raise StartupError(os.EX_CONFIG, "the database's schema is behind this code: run `python app.py migrate`")
-        await asyncio.to_thread(migrate, settings)
+        await upgrade(settings)
     return database
 
 
 def database_name(settings: Settings) -> str:
+    if not settings.mysql_enabled:
+        return f"the database at {sqlite_path(settings)}"
     return f"the database at {settings.mysql_unix_socket or f'{settings.mysql_host}:{settings.mysql_port}'}"
 
 
@@ -115,13 +117,17 @@ async def await_cache(cache: Cache, settings: Settings, deadline: float) -> None
 async def run_migrations(settings: Settings) -> None:
     """Waits for the database as serving does. Raises StartupError 69."""
     deadline = time.monotonic() + settings.startup_timeout
-    where = database_name(settings)
-    database = await retry(where, lambda: open_database(settings), deadline)
+    database = await retry(database_name(settings), lambda: open_database(settings), deadline)
     await database.close()
+    await upgrade(settings)
+
+
+async def upgrade(settings: Settings) -> None:
+    """Raises StartupError 69."""
     try:
         await asyncio.to_thread(migrate, settings)
     except Unavailable as error:
-        raise StartupError(os.EX_UNAVAILABLE, f"{where} can't be migrated: {error.cause}") from None
+        raise StartupError(os.EX_UNAVAILABLE, f"{database_name(settings)} can't be migrated: {error.cause}") from None
 
 
 def configure(settings: Settings) -> logs.LogWriter:

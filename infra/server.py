@@ -93,7 +93,8 @@ class Protocol(HttpToolsProtocol):
         super().on_headers_complete()
         self.header_bytes, self.in_body = 0, True
         self.forget_header_timer()
-        if self.app_state["stopping"].is_set():
+        # after an upgrade, declined or not, the parser reads no further request
+        if self.app_state["stopping"].is_set() or self.parser.should_upgrade():
             self.cycle.keep_alive = False
 
     def on_message_complete(self) -> None:
