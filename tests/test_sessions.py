@@ -16,7 +16,7 @@ import pytest
 from tests.conftest import TEST_SETTINGS, StartService
 from tests.service import Account, Service
 
-OLD_KEY, NEW_KEY = "an old key that is long enough for HS512. " * 2, "a new key that is long enough for HS512. " * 2
+OLD_KEY, NEW_KEY = "an old key that is long enough for HS512." * 2, "a new key that is long enough for HS512." * 2
 
 
 @pytest.fixture(scope="module")
