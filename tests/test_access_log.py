@@ -1,0 +1,78 @@
+"""The lines of a running service: one access line a request, the four formats, and no secret in any of them."""
+
+import json
+
+import pytest
+
+from tests.conftest import StartService
+from tests.service import Service
+
+
+def test_a_request_has_one_access_line_with_the_ids_of_its_answer(service: Service) -> None:
+    account = service.sign_up()
+    answer = service.client.get("/v1/auth/sessions?limit=7", headers=account.headers | {"User-Agent": "a browser"})
+    trace_id = answer.headers["traceparent"].split("-")[1]
+    line = service.wait_for_log(type="access", trace_id=trace_id)
+    assert len(service.log(type="access", trace_id=trace_id)) == 1
+    assert (line["method"], line["route"], line["path"], line["status"]) == (
+        "GET",
+        "/v1/auth/sessions",
+        "/v1/auth/sessions",
+        200,
+    )
+    assert line["response_bytes"] == len(answer.content)
+    assert (line["client"], line["user_agent"]) == ("127.0.0.1", "a browser")
+    assert (line["account_id"], line["request_id"]) == (account.id, answer.headers["x-request-id"])
+    assert line["duration_ms"] > 0
+
+
+def test_no_line_holds_a_secret_whatever_the_client_does_with_it(start_service: StartService, backend: str) -> None:
+    service = start_service(backend, LOG_LEVEL="DEBUG", SECRET_KEY="the key of this very service, kept secret")
+    password, client = "my unlikely password", service.client
+    account = service.sign_up(password=password)
+    newer = client.post("/v1/auth/refresh", json={"refresh_token": account.refresh_token}).json()
+    client.post("/v1/auth/refresh", json={"refresh_token": account.refresh_token})
+    client.post("/v1/auth/login", json={"login": account.username, "password": password + "x"})
+    client.post("/v1/auth/login", json={"login": password, "password": password, password: password})
+    for secret in (account.access_token, newer["refresh_token"], newer["access_token"]):
+        client.get(f"/{secret}", params={"token": secret}, headers={"User-Agent": secret, "X-Request-ID": secret})
+        client.get("/v1/auth/me", headers={"Authorization": f"Bearer {secret}", "Cookie": secret})
+    assert service.stop() == 0
+    said = "\n".join(service.output)
+    secrets = [password, account.access_token, account.refresh_token, newer["access_token"], newer["refresh_token"]]
+    secrets += [text for name, text in service.env.items() if name in ("SECRET_KEY", "MYSQL_PASSWORD")]
+    assert [secret for secret in secrets if secret in said] == []
+    assert len(service.log(type="access")) > 10
+
+
+@pytest.mark.parametrize(
+    ("log_format", "names"),
+    [
+        ("json", {"time", "severity", "message", "type", "trace_id", "span_id", "request_id", "method", "status"}),
+        ("gcp", {"time", "severity", "message", "httpRequest", "logging.googleapis.com/trace"}),
+        ("ecs", {"@timestamp", "log.level", "message", "trace.id", "http.request.method", "event.duration"}),
+    ],
+)
+def test_each_format_names_the_fields_as_its_collector_does(
+    start_service: StartService, log_format: str, names: set[str]
+) -> None:
+    service = start_service(LOG_FORMAT=log_format)
+    service.client.get("/nothing")
+    assert service.stop() == 0
+    [line] = [json.loads(text) for text in service.output if "GET /nothing 404" in text]
+    assert names <= set(line)
+
+
+def test_console_lines_are_for_people(start_service: StartService) -> None:
+    service = start_service(LOG_FORMAT="console")
+    service.client.get("/nothing")
+    assert service.stop() == 0
+    assert any("GET /nothing 404" in text and not text.startswith("{") for text in service.output)
+
+
+def test_on_cloud_run_the_format_is_gcp_with_the_projects_trace_names(start_service: StartService) -> None:
+    service = start_service(K_SERVICE="berth", GOOGLE_CLOUD_PROJECT="my-project")
+    service.client.get("/nothing", headers={"X-Cloud-Trace-Context": f"{'a' * 32}/1;o=1"})
+    assert service.stop() == 0
+    [line] = [json.loads(text) for text in service.output if "GET /nothing 404" in text]
+    assert line["logging.googleapis.com/trace"] == f"projects/my-project/traces/{'a' * 32}"
