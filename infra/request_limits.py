@@ -27,6 +27,7 @@ class RequestLimits:
         refusal = self.refusal(scope, body)
         if refusal:
             await problem_response(refusal, scope["path"])(scope, body.receive, body.send)
+            await body.end()
             return
         self.active += 1
         try:
@@ -41,6 +42,7 @@ class RequestLimits:
             await problem_response(late, scope["path"])(scope, body.receive, body.send)
         finally:
             self.active -= 1
+        await body.end()
 
     def refusal(self, scope: Scope, body: "RequestBody") -> Problem | None:
         if not scope["path"].startswith("/health/"):
@@ -62,10 +64,10 @@ class RequestBody:
         self.limit = limit
         self.declared = int(headers.get("content-length", "0"))
         self.complete = not self.declared and "transfer-encoding" not in headers
-        self.expects_continue = "expect" in headers
         self.received = 0
         self.awaited = False  # the handler is waiting for more of it
         self.answered = False
+        self.ended_early = False
 
     async def receive(self) -> Message:
         self.awaited = not self.complete
@@ -91,11 +93,15 @@ class RequestBody:
             if not self.complete:
                 MutableHeaders(raw=message["headers"])["Connection"] = "close"
         elif not self.complete and not message.get("more_body", False):
-            await self._send({**message, "more_body": True})
-            if not self.expects_continue:
-                await linger(self._receive)
-            message = {"type": "http.response.body"}
+            self.ended_early = True
+            message = {**message, "more_body": True}
         await self._send(message)
+
+    async def end(self) -> None:
+        """After the answer, and no part of the time and the load that the request may take."""
+        if self.ended_early:
+            await linger(self._receive)
+            await self._send({"type": "http.response.body"})
 
 
 async def linger(receive: Receive) -> None:

@@ -71,9 +71,7 @@ class Protocol(HttpToolsProtocol):
         if not self.in_body:
             self.header_bytes += len(data)
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            pass  # nothing to upgrade to: answered as what it is, HTTP/1.1
+            self.feed(data)
         except httptools.HttpParserError:
             if self.header_bytes <= MAX_HEADER_BYTES:
                 self.refuse(Problem(400, "this is not valid HTTP/1.1"))
@@ -81,6 +79,17 @@ class Protocol(HttpToolsProtocol):
             self.refuse(Problem(431, f"the headers may have at most {MAX_HEADER_BYTES} bytes"))
         elif self.header_bytes and self.header_timer is None:
             self.header_timer = self.loop.call_later(self.settings.request_timeout, self.on_header_timeout)
+
+    def feed(self, data: bytes) -> None:
+        """There is nothing to upgrade to: a request that asks for it is answered as what it is, HTTP/1.1."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            if self.in_body:  # which this parser would take for the other protocol, or for the next request
+                self.parser = parser_of_body(self, self.headers)
+                self.parser.feed_data(data[upgrade.args[0] :])
+            else:
+                self.refused = True  # the answer closes the connection
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -93,13 +102,18 @@ class Protocol(HttpToolsProtocol):
         super().on_headers_complete()
         self.header_bytes, self.in_body = 0, True
         self.forget_header_timer()
-        # after an upgrade, declined or not, the parser reads no further request
         if self.app_state["stopping"].is_set() or self.parser.should_upgrade():
             self.cycle.keep_alive = False
 
     def on_message_complete(self) -> None:
+        if not (self.parser.should_upgrade() and framing(self.headers)):  # else its body is still to come
+            super().on_message_complete()
+            self.in_body = False
+
+    def on_body_complete(self) -> None:
+        """The end of a body after a declined upgrade."""
         super().on_message_complete()
-        self.in_body = False
+        self.in_body, self.refused = False, True
 
     def forget_header_timer(self) -> None:
         if self.header_timer:
@@ -126,7 +140,7 @@ class Protocol(HttpToolsProtocol):
         scope: Any = {
             "type": "http",
             "method": "-",
-            "path": unquote(self.url.decode("latin-1")) or "/",
+            "path": unquote(self.url.partition(b"?")[0].decode("latin-1")) or "/",
             "headers": [],
             "client": self.client,
             "http_version": "1.1",
@@ -150,6 +164,30 @@ class Protocol(HttpToolsProtocol):
             self._start_asgi_task(self.cycle, app)
         else:
             self.pipeline.appendleft((self.cycle, app))
+
+
+class BodyCallbacks:
+    """What a parser needs that reads one body and nothing else."""
+
+    def __init__(self, protocol: Protocol) -> None:
+        self.on_body = protocol.on_body
+        self.on_message_complete = protocol.on_body_complete
+
+
+def parser_of_body(protocol: Protocol, headers: Iterable[tuple[bytes, bytes]]) -> httptools.HttpRequestParser:
+    parser = httptools.HttpRequestParser(BodyCallbacks(protocol))
+    lines = b"".join(b"%s: %s\r\n" % header for header in framing(headers))
+    parser.feed_data(b"POST / HTTP/1.1\r\n" + lines + b"\r\n")
+    return parser
+
+
+def framing(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The headers that say how long a body is, if there is one."""
+    return [
+        (name, value)
+        for name, value in headers
+        if name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0 \t"))
+    ]
 
 
 class Server(uvicorn.Server):

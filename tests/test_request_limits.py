@@ -275,3 +275,27 @@ def test_a_burst_of_slow_requests_leaves_health_answering(start_service: StartSe
     assert service.client.get("/health/ready", timeout=2).status_code == 200
     for thread in threads:
         thread.join()
+
+
+def test_the_body_of_a_declined_upgrade_is_read(service: Service) -> None:
+    upgrade = b"Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 2\r\n\r\n"
+    assert_problem(conversation(service, LOGIN + upgrade, b"{}"), 422)
+
+
+def test_a_client_that_awaits_100_continue_and_sends_anyway_still_gets_its_413(service: Service) -> None:
+    sent = LOGIN + b"Expect: 100-continue\r\nContent-Length: 5000000\r\n\r\n" + b"x" * 5_000_000
+    assert_problem(conversation(service, sent), 413)
+
+
+def test_an_answer_before_the_end_of_a_body_that_never_comes_is_no_error(start_service: StartService) -> None:
+    service = start_service(REQUEST_TIMEOUT=1)
+    sent = b"POST /v1/auth/logout HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"
+    assert_problem(conversation(service, sent), 401)
+    service.wait_for_log(type="access", path="/v1/auth/logout", status=401)
+    assert not service.log(severity="ERROR")
+
+
+def test_the_query_of_what_is_not_http_is_not_logged(service: Service) -> None:
+    assert_problem(conversation(service, b"GET /reset?code=Sesame-1234 HTTP/1.1\r\nno colon\r\n\r\n"), 400)
+    service.wait_for_log(type="access", path="/reset", status=400)
+    assert "Sesame-1234" not in str(service.lines)
