@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -141,7 +142,7 @@ class Service:
         return (self.folder / "stderr").read_text(errors="backslashreplace")
 
     def raw(self, sent: bytes, within: float = 10.0) -> bytes:
-        """Sends these bytes and returns all that comes back until the service closes, or is silent for so long."""
+        """Sends these bytes and returns all that comes back until the last answer's end, or silence for so long."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=within) as connection:
             with suppress(OSError):  # it may answer and close before it has read everything
                 connection.sendall(sent)
@@ -230,8 +231,15 @@ def matches(record: Record, match: dict[str, object]) -> bool:
 
 
 def read_all(connection: socket.socket) -> bytes:
+    """To the end of an answer that says `Connection: close` (the closing itself may linger), or to the closing."""
     received = bytearray()
     with suppress(OSError):  # silent for too long, or a reset: what came before counts
-        while part := connection.recv(65536):
+        while not ends_last_answer(received) and (part := connection.recv(65536)):
             received += part
     return bytes(received)
+
+
+def ends_last_answer(received: bytes | bytearray) -> bool:
+    head, blank, body = bytes(received[received.rfind(b"HTTP/1.1 ") :]).lower().partition(b"\r\n\r\n")
+    length = re.search(rb"\ncontent-length: (\d+)", head)
+    return bool(blank and length and b"\nconnection: close" in head and len(body) >= int(length[1]))
