@@ -1,5 +1,9 @@
 """Berth: accounts and sessions. `python app.py` serves, `python app.py migrate` upgrades the schema."""
 
+import gc
+
+gc.disable()  # until the lifespan has opened everything: nothing that imports make is garbage, and looking costs a fifth
+
 import asyncio
 import contextlib
 import os
@@ -70,6 +74,8 @@ def create_app(settings: Settings) -> Starlette:
                 open_current_database(stack, settings, deadline), await_cache(cache, settings, deadline)
             )
             passwords = stack.enter_context(contextlib.closing(Passwords()))
+            gc.freeze()  # modules and code are never looked at again
+            gc.enable()
             yield {
                 "settings": settings,
                 "database": database,

@@ -46,6 +46,7 @@ class Cache:
         self.client: Client | None = None
         self.cause = "not connected yet"
         self.failed = asyncio.Event()
+        self.tried = asyncio.Event()  # once, whether it worked or not
 
     async def run(self, command: Callable[[Client], Awaitable[Result]]) -> Result | None:
         """What the command answers, or None when Redis is lost, absent or slower than REDIS_TIMEOUT."""
@@ -64,6 +65,7 @@ class Cache:
 
     async def ping(self) -> None:
         """Raises Unavailable."""
+        await self.tried.wait()
         if await self.run(lambda client: client.ping()) is None:
             raise Unavailable("Redis is unavailable", self.cause)
 
@@ -77,6 +79,7 @@ class Cache:
                         await client.ping()
                     self.failed.clear()
                     self.client = client
+                    self.tried.set()
                     log.info("Redis is back" if known_lost else "Redis connected")
                     known_lost = False
                     await self._watch()
@@ -84,6 +87,7 @@ class Cache:
                 self.cause = describe(error)
             finally:
                 self.client = None
+                self.tried.set()
             if not known_lost:
                 log.warning("Redis is lost: %s", self.cause)
                 known_lost = True
