@@ -2,7 +2,7 @@
 
 import gc
 
-gc.disable()  # until the lifespan has opened everything: nothing that imports make is garbage, and looking costs a fifth
+gc.disable()  # until the lifespan has opened everything: imports make no garbage, and looking for it costs a fifth
 
 import asyncio
 import contextlib

@@ -6,14 +6,10 @@ hash tag `{account_id}`, so that a command touches one slot of a cluster.
 
 import asyncio
 import contextlib
-import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
-
-import coredis
-from coredis.retry import NoRetryPolicy
 
 from infra.logs import get_logger
 from infra.problems import Unavailable, describe
@@ -56,7 +52,7 @@ class Cache:
         try:
             async with asyncio.timeout(self.settings.redis_timeout):
                 return await command(client)
-        except (coredis.exceptions.RedisError, OSError, RuntimeError, ExceptionGroup) as error:
+        except Exception as error:  # noqa: BLE001 - coredis raises its own, OSError, RuntimeError and groups of them
             # coredis may lose a slot of its pool whenever a connection breaks: start afresh rather than count them
             if self.client is client:
                 self.client, self.cause = None, describe(error)
@@ -71,6 +67,8 @@ class Cache:
 
     async def supervise(self) -> None:
         """Keeps a client open until cancelled."""
+        from infra.redis import new_client  # noqa: PLC0415 - only where there is a Redis
+
         known_lost = False
         while True:
             try:
@@ -137,25 +135,6 @@ async def open_cache(settings: Settings) -> AsyncIterator[Cache]:
     finally:
         supervisor.cancel()
         await asyncio.wait([supervisor], timeout=1)
-
-
-def new_client(settings: Settings) -> Client:
-    """A client without retries, which would repeat writes, and with a time-out on everything that can wait."""
-    options: dict[str, Any] = {
-        "username": settings.redis_username,
-        "password": settings.redis_password,
-        "connect_timeout": settings.redis_timeout,
-        "stream_timeout": settings.redis_timeout,
-        "pool_timeout": settings.redis_timeout,
-        "max_connections": settings.redis_max_connections,
-        "retry_policy": NoRetryPolicy(),
-        "verify_version": False,
-    }
-    if settings.redis_ssl:
-        options["ssl_context"] = ssl.create_default_context(cafile=settings.redis_ssl_ca)
-    if settings.redis_cluster:
-        return coredis.RedisCluster(settings.redis_host, settings.redis_port, **options)
-    return coredis.Redis(settings.redis_host, settings.redis_port, settings.redis_db, **options)
 
 
 def account_key(account_id: str) -> str:
