@@ -17,9 +17,9 @@ from tests.servers import MariaDB, Redis
 
 SECRET_KEY = "benchmarks " * 4
 PASSWORD = "correct horse battery staple"
-ROUTES_OFF = {"SYS_ENV": "test", "LOGIN_RATE_LIMIT": "100000/300", "SECRET_KEY": SECRET_KEY}
-ACCOUNTS = 1000
-SESSIONS = 20  # of the account whose list is read, and one page more
+SETTINGS = {"SYS_ENV": "test", "LOGIN_RATE_LIMIT": "100000/300", "SECRET_KEY": SECRET_KEY}
+ACCOUNTS = 1100  # refreshed by 1,000 connections at once, each one of its own
+SESSIONS = 20  # of each, beside the one whose token is used: a page and one more
 YEAR = 365 * 24 * 3600
 
 
@@ -44,6 +44,8 @@ class World:
         self.password_hash = scrypt_hash(PASSWORD)
         self.database = self.mariadb.create_database()
         self.migrate()
+        self.logins = self.log_in(self.add_accounts(ACCOUNTS), each=1)
+        self.log_in([(login.account_id, login.username) for login in self.logins], each=SESSIONS)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -54,7 +56,7 @@ class World:
         subprocess.run([sys.executable, "app.py", "migrate"], cwd=ROOT, env=env, stdout=subprocess.DEVNULL, check=True)
 
     def env(self, *, redis: bool) -> dict[str, str]:
-        shared = {**ROUTES_OFF, "DATA_DIR": str(self.folder), "PEER_LOG_FILE": str(self.folder / "peer.log")}
+        shared = {**SETTINGS, "DATA_DIR": str(self.folder), "PEER_LOG_FILE": str(self.folder / "peer.log")}
         return {**shared, **self.mariadb.environment(self.database), **(self.redis.environment() if redis else {})}
 
     def insert(self, table: str, columns: str, rows: list[tuple[object, ...]]) -> None:

@@ -22,4 +22,4 @@ class AccessLog:
 
         await self.app(scope, receive, send_and_note)
         agent = dict(scope["headers"]).get(b"user-agent", b"").decode("latin-1")
-        log_request(scope["method"], scope["path"], status, started, scope["client"][0], agent)
+        log_request(scope["method"], scope["path"], status, started, client=scope["client"][0], user_agent=agent)

@@ -3,7 +3,7 @@
 import msgspec
 from access_log import AccessLog
 from blacksheep import Application, Content, Request, Response, get, post
-from parts import Parts, Unauthorized, configure_logs, logger
+from parts import Parts, UnauthorizedError, configure_logs, logger
 from structs import Login, Refresh, Tokens, account_of, decode, encode, page_of
 
 server = Application()
@@ -36,8 +36,8 @@ async def authenticate(request: Request):
     return account_of(row), session_id
 
 
-@server.exception_handler(Unauthorized)
-async def unauthorized(self, request: Request, error: Unauthorized) -> Response:
+@server.exception_handler(UnauthorizedError)
+async def unauthorized(self, request: Request, error: UnauthorizedError) -> Response:
     return answer({"detail": "unauthorized"}, 401)
 
 

@@ -1,4 +1,4 @@
-"""Peers (a) and (b). `PEER=full` is the stack that Berth replaces, `PEER=lean` FastAPI at its best with the same parts."""
+"""Peers (a) and (b). `PEER=full` is the stack that Berth replaces, `PEER=lean` FastAPI at its best with the same."""
 
 import os
 import time
@@ -8,7 +8,7 @@ from typing import Annotated
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
-from parts import Parts, Unauthorized, configure_logs, log_request, logger, utc
+from parts import Parts, UnauthorizedError, configure_logs, log_request, logger, utc
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 FULL = os.environ["PEER"] == "full"
@@ -95,8 +95,8 @@ async def from_middleware(request: Request) -> tuple[Account, str]:
 Principal = Annotated[tuple[Account, str], Depends(from_middleware if FULL else authenticate)]
 
 
-@app.exception_handler(Unauthorized)
-async def unauthorized(request: Request, error: Unauthorized) -> JSONResponse:
+@app.exception_handler(UnauthorizedError)
+async def unauthorized(request: Request, error: UnauthorizedError) -> JSONResponse:
     return JSONResponse({"detail": "unauthorized"}, 401)
 
 
@@ -141,7 +141,7 @@ if FULL:
         if request.url.path.startswith(("/v1/auth/me", "/v1/auth/sessions")):
             try:
                 request.state.principal = await authenticate(request)
-            except Unauthorized as error:
+            except UnauthorizedError as error:
                 return await unauthorized(request, error)
         return await call_next(request)
 
@@ -150,7 +150,14 @@ if FULL:
         started = time.perf_counter()
         response = await call_next(request)
         agent = request.headers.get("user-agent", "")
-        log_request(request.method, request.url.path, response.status_code, started, request.client.host, agent)
+        log_request(
+            request.method,
+            request.url.path,
+            response.status_code,
+            started,
+            client=request.client.host,
+            user_agent=agent,
+        )
         return response
 
 else:

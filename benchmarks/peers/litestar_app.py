@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from access_log import AccessLog
 from litestar import Litestar, Request, Response, get, post
 from litestar.di import Provide
-from parts import Parts, Unauthorized, configure_logs, logger
+from parts import Parts, UnauthorizedError, configure_logs, logger
 from structs import Account, Login, Page, Refresh, Tokens, account_of, decode, encode, page_of
 
 
@@ -54,7 +54,7 @@ async def log_in(request: Request, data: Login) -> Tokens:
     return Tokens(access, token, account_of(account))
 
 
-def unauthorized(request: Request, error: Unauthorized) -> Response:
+def unauthorized(request: Request, error: UnauthorizedError) -> Response:
     return Response({"detail": "unauthorized"}, status_code=401)
 
 
@@ -62,7 +62,7 @@ app = Litestar(
     [health, me, sessions, refresh, log_in],
     lifespan=[lifespan],
     dependencies={"principal": Provide(authenticate)},
-    exception_handlers={Unauthorized: unauthorized},
+    exception_handlers={UnauthorizedError: unauthorized},
     middleware=[AccessLog],
     openapi_config=None,
     logging_config=None,

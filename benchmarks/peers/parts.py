@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 import jwt
 import redis.asyncio
 from loguru import logger
-from sqlalchemy import BigInteger, String, URL, and_, delete, select, update
+from sqlalchemy import URL, BigInteger, String, and_, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -63,7 +63,7 @@ class RefreshToken(Base):
     spent_at: Mapped[int | None] = mapped_column(BigInteger)
 
 
-class Unauthorized(Exception):
+class UnauthorizedError(Exception):
     pass
 
 
@@ -102,7 +102,7 @@ class Parts:
                 (authorization or "").removeprefix("Bearer "), KEY, ["HS256"], audience="berth", issuer="berth"
             )
         except jwt.PyJWTError:
-            raise Unauthorized from None
+            raise UnauthorizedError from None
         account_id, session_id = claims["sub"], claims["sid"]
         keys = f"peer:{account_id}:account", f"peer:{account_id}:session:{session_id}"
         if self.redis:
@@ -117,7 +117,7 @@ class Parts:
         async with self.session() as db:
             row = (await db.execute(query)).scalar_one_or_none()
         if row is None:
-            raise Unauthorized
+            raise UnauthorizedError
         if self.redis:
             async with self.redis.pipeline(transaction=False) as pipeline:
                 pipeline.set(keys[0], encode(row), ex=CACHE_TTL).set(keys[1], "1", ex=CACHE_TTL)
@@ -145,7 +145,7 @@ class Parts:
         async with self.session() as db:
             found = (await db.execute(query)).one_or_none()
             if found is None:
-                raise Unauthorized
+                raise UnauthorizedError
             account, session_id = found
             mine = and_(Session.account_id == account.id, Session.id == session_id)
             values = {"last_used_at": now, "expires_at": now + REFRESH_TTL * 1000}
@@ -154,7 +154,7 @@ class Parts:
             if not (await db.execute(update(RefreshToken).where(*unspent).values(spent_at=now))).rowcount:
                 await db.execute(delete(Session).where(mine))
                 await db.commit()
-                raise Unauthorized
+                raise UnauthorizedError
             token = add_refresh_token(db, account.id, session_id)
             await db.commit()
         return access_token(account.id, session_id), token, account
@@ -164,7 +164,7 @@ class Parts:
             query = select(Account).where(Account.username_key == login.casefold())
             account = (await db.execute(query)).scalar_one_or_none()
         if account is None or not await asyncio.to_thread(verify_password, password, account.password_hash):
-            raise Unauthorized
+            raise UnauthorizedError
         now, session_id = now_ms(), str(uuid.uuid4())
         async with self.session() as db:
             await db.execute(update(Account).where(Account.id == account.id).values(last_login_at=now))
@@ -228,7 +228,7 @@ def configure_logs(file: str | None = None) -> None:
         logger.add(file, serialize=True, enqueue=True, rotation="100 MB", retention=1)
 
 
-def log_request(method: str, path: str, status: int, started: float, client: str | None, user_agent: str) -> None:
+def log_request(method: str, path: str, status: int, started: float, *, client: str | None, user_agent: str) -> None:
     logger.bind(
         method=method,
         path=path,

@@ -1,0 +1,50 @@
+"""Load from wrk, a process of its own: a closed loop, whose percentiles leave out what a stalled server kept from
+being sent (coordinated omission), for each subject alike."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.data import PASSWORD, World
+from benchmarks.subjects import Service
+
+SCRIPT = Path(__file__).with_name("wrk.lua")
+
+
+class Load(NamedTuple):
+    requests: int
+    seconds: float
+    refused: int  # answers of 400 and above
+    broken: int
+    p50: float  # milliseconds
+    p99: float
+    p999: float
+    max: float
+
+    @property
+    def rate(self) -> float:
+        return (self.requests - self.refused) / self.seconds
+
+
+def run(world: World, service: Service, route: str, connections: int, seconds: int) -> Load:
+    """`route`: health, me, sessions, refresh or login."""
+    tokens = world.folder / f"{service.subject.name}.{route}"
+    tokens.write_text("\n".join(items(world, route, connections)) + "\n")
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", "-s", str(SCRIPT)]
+    done = subprocess.run([*command, service.url, "--", route, str(tokens)], capture_output=True, text=True, check=True)
+    return Load(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def items(world: World, route: str, connections: int) -> list[str]:
+    if route == "login":
+        return [json.dumps({"login": login.username, "password": PASSWORD}) for login in world.logins[:100]]
+    if route == "refresh":  # wrk spends a few before it starts
+        fresh = world.log_in([(login.account_id, login.username) for login in world.logins[: connections + 16]])
+        return [login.refresh_token for login in fresh]
+    return [login.access_token for login in world.logins]
+
+
+def warm_up(world: World, service: Service) -> None:
+    for route in ("health", "me", "sessions", "refresh"):
+        run(world, service, route, 32, 1)
