@@ -8,6 +8,7 @@ import os
 import select
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
@@ -22,6 +23,7 @@ __all__ = ["LogWriter", "RequestContext", "configure", "get_logger", "request_co
 QUEUE_BYTES = 8 * 1024 * 1024
 ERROR_BYTES = 1024 * 1024  # kept free for ERROR and above
 BATCH_BYTES = 64 * 1024  # what a Linux pipe holds
+BATCH_DELAY = 0.005  # seconds; woken for every line, the thread would take the GIL from the event loop each time
 EXIT_TIMEOUT = 2.0  # seconds that a collector that stands still may hold up the exit
 
 
@@ -101,6 +103,8 @@ class LogWriter:
     def _next_batch(self) -> tuple[list[bytes], bytes | threading.Event | None]:
         """Lines, and the mark that ended them: an event to set, None to stop, an empty string for neither."""
         item = self._queue.get()
+        if isinstance(item, bytes):
+            time.sleep(BATCH_DELAY)
         lines: list[bytes] = []
         length = 0
         while isinstance(item, bytes):
