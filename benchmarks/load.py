@@ -21,6 +21,7 @@ class Load(NamedTuple):
     p99: float
     p999: float
     max: float
+    cpu: float  # microseconds of the service's CPU for each request
 
     @property
     def rate(self) -> float:
@@ -32,8 +33,10 @@ def run(world: World, service: Service, route: str, connections: int, seconds: i
     tokens = world.folder / f"{service.subject.name}.{route}"
     tokens.write_text("\n".join(items(world, route, connections)) + "\n")
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", "-s", str(SCRIPT)]
+    before = service.cpu()
     done = subprocess.run([*command, service.url, "--", route, str(tokens)], capture_output=True, text=True, check=True)
-    return Load(**json.loads(done.stdout.splitlines()[-1]))
+    figures = json.loads(done.stdout.splitlines()[-1])
+    return Load(**figures, cpu=(service.cpu() - before) * 1e6 / max(1, figures["requests"]))
 
 
 def items(world: World, route: str, connections: int) -> list[str]:

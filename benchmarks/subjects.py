@@ -23,6 +23,9 @@ class Subject(NamedTuple):
     module: str  # what uvicorn serves; empty for Berth, which serves itself
     venv: str = ""
     env: dict[str, str] = {}  # noqa: RUF012 - never changed
+    prefix: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()  # of Python
+    script: str = "app.py"
 
     @property
     def python(self) -> str:
@@ -30,7 +33,7 @@ class Subject(NamedTuple):
 
     def command(self, port: int) -> list[str]:
         if not self.module:
-            return [self.python, *self.env.get("PYTHON_OPTIONS", "").split(), self.env.get("SCRIPT", "app.py")]
+            return [*self.prefix, self.python, *self.options, self.script]
         options = ["--port", str(port), "--loop", "uvloop", "--http", "httptools", "--no-access-log"]
         return [self.python, "-m", "uvicorn", *options, "--log-level", "warning", self.module]
 
@@ -84,6 +87,11 @@ class Service:
         """MiB of the process's proportional set size."""
         text = Path(f"/proc/{self.process.pid}/smaps_rollup").read_text()
         return int(text.split("Pss:")[1].split()[0]) / 1024
+
+    def cpu(self) -> float:
+        """Seconds that all its threads have computed."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def __enter__(self) -> Self:
         return self
