@@ -72,8 +72,9 @@ class Cache:
         known_lost = False
         while True:
             try:
-                async with new_client(self.settings) as client:
+                async with contextlib.AsyncExitStack() as stack:
                     async with asyncio.timeout(self.settings.redis_timeout):
+                        client = await stack.enter_async_context(new_client(self.settings))
                         await client.ping()
                     self.failed.clear()
                     self.client = client

@@ -30,13 +30,11 @@ Client = Any  # coredis.Redis[bytes] or coredis.RedisCluster[bytes], which share
 
 
 def new_client(settings: Settings) -> Client:
-    """A client without retries, which would repeat writes, and with a time-out on everything that can wait."""
+    """A client without retries, which would repeat writes. Whoever waits for it sets the time-out."""
     options: dict[str, Any] = {
         "username": settings.redis_username,
         "password": settings.redis_password,
         "connect_timeout": settings.redis_timeout,
-        "stream_timeout": settings.redis_timeout,
-        "pool_timeout": settings.redis_timeout,
         "max_connections": settings.redis_max_connections,
         "retry_policy": NoRetryPolicy(),
         "verify_version": False,

@@ -57,13 +57,13 @@ class RequestBody:
     """Counts the body as the handler reads it; answers that come before its end close the connection gently."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
-        headers = Headers(scope=scope)
+        headers = dict(scope["headers"])
         self.scope = scope
         self._receive = receive
         self._send = send
         self.limit = limit
-        self.declared = int(headers.get("content-length", "0"))
-        self.complete = not self.declared and "transfer-encoding" not in headers
+        self.declared = int(headers.get(b"content-length", b"0"))
+        self.complete = not self.declared and b"transfer-encoding" not in headers
         self.received = 0
         self.awaited = False  # the handler is waiting for more of it
         self.answered = False

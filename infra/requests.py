@@ -1,13 +1,12 @@
 """Every request's frame: trace context in and out, headers of the answer, the last net for errors, the access line."""
 
 import asyncio
+import random
 import re
-import secrets
 import time
 import traceback
 from collections.abc import Mapping
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from infra.ids import new_id
@@ -20,13 +19,13 @@ VERSION_00_LENGTH = 55
 CLOUD_TRACE = re.compile(r"(?!0{32})([0-9a-f]{32})(?:/[0-9]{1,20})?(?:;o=([01]))?", re.IGNORECASE)
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
-SECURITY_HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-}
+SECURITY_HEADERS = [
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+]
 
 access_log = get_logger("access")
 log = get_logger("system")
@@ -67,7 +66,8 @@ class Exchange:
         self.scope = scope
         self._receive = receive
         self._send = send
-        headers = Headers(scope=scope)
+        # of a name given twice the first counts, as in Starlette
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
         self.context = context_of(headers)
         self.user_agent = headers.get("user-agent", "")
         self.started = time.perf_counter()
@@ -83,12 +83,14 @@ class Exchange:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = MutableHeaders(raw=message.setdefault("headers", []))
-            for name, value in SECURITY_HEADERS.items():
-                headers.setdefault(name, value)
-            headers["X-Request-ID"] = self.context.request_id
-            flags = "01" if self.context.sampled else "00"
-            headers["traceparent"] = f"00-{self.context.trace_id}-{self.context.span_id}-{flags}"
+            headers = message.setdefault("headers", [])
+            given = {name for name, _ in headers}
+            headers += [header for header in SECURITY_HEADERS if header[0] not in given]
+            traceparent = f"00-{self.context.trace_id}-{self.context.span_id}-{self.context.sampled:02x}"
+            headers += [
+                (b"x-request-id", self.context.request_id.encode()),
+                (b"traceparent", traceparent.encode()),
+            ]
         self.response_bytes += len(message.get("body", b""))
         await self._send(message)
 
@@ -125,7 +127,7 @@ def context_of(headers: Mapping[str, str]) -> RequestContext:
     if not REQUEST_ID.fullmatch(request_id):
         request_id = new_id()
     trace_id, sampled = trace_of(headers)
-    return RequestContext(trace_id, secrets.token_hex(8), request_id, sampled)
+    return RequestContext(trace_id, f"{random.getrandbits(64):016x}", request_id, sampled)
 
 
 def trace_of(headers: Mapping[str, str]) -> tuple[str, bool]:
@@ -136,4 +138,4 @@ def trace_of(headers: Mapping[str, str]) -> tuple[str, bool]:
     found = CLOUD_TRACE.fullmatch(headers.get("x-cloud-trace-context", ""))
     if found:
         return found[1].lower(), found[2] == "1"
-    return secrets.token_hex(16), False
+    return f"{random.getrandbits(128):032x}", False
