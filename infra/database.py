@@ -7,6 +7,7 @@ through), so each connection is checked out here, under time-outs of our own, an
 import asyncio
 import contextlib
 import math
+import os
 import re
 import sqlite3
 import time
@@ -229,6 +230,7 @@ async def open_database(settings: Settings) -> Database:
         await database.primary.open()
         await database.fetch_one("PRAGMA journal_mode = WAL")
         return database
+    os.environ.setdefault("LOGNAME", "berth")  # aiomysql asks for it when imported; a container's user may have no name
     sizes = {"max_size": settings.mysql_pool_max_size, "pool_recycle": settings.mysql_pool_recycle}
     options = connection_options(settings, unix_socket=settings.mysql_unix_socket) | sizes
     url = mysql_url(settings, settings.mysql_host)
