@@ -1,13 +1,17 @@
 """Berth: accounts and sessions. `python app.py` serves, `python app.py migrate` upgrades the schema."""
 
 import gc
+import os
+import signal
+import sys
 
 gc.disable()  # until the lifespan has opened everything: imports make no garbage, and looking for it costs a fifth
+if __name__ == "__main__":  # before the imports, which take a while: PID 1 ignores a signal that it has no handler for
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: os._exit(128 + number if sys.argv[1:] else 0))
 
 import asyncio
 import contextlib
-import os
-import sys
 import time
 from collections.abc import AsyncIterator
 from typing import Any

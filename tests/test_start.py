@@ -16,7 +16,7 @@ import pytest
 
 from tests.conftest import TEST_SETTINGS, StartService
 from tests.proxy import Proxy
-from tests.servers import MariaDB, Redis, free_port
+from tests.servers import MariaDB, Redis, free_port, wait_until
 from tests.service import ROOT, Record, Service, clean_environment, parse, run_app
 
 Environment = dict[str, Any]
@@ -46,6 +46,10 @@ def proxy(mariadb: MariaDB) -> Iterator[Proxy]:
 
 class Uvicorn(Service):
     command = (str(Path(sys.executable).parent / "uvicorn"), "app:app")
+
+
+class Migration(Service):
+    command = (sys.executable, "app.py", "migrate")
 
 
 def run_and_fail(env: Environment, *arguments: str, status: int) -> Record:
@@ -309,6 +313,14 @@ def test_a_signal_while_it_waits_for_a_server_ends_it_with_0(
     assert service.wait_for_exit(within=3) == 0
     service.check_output()
     assert not service.log(severity="CRITICAL")
+
+
+@pytest.mark.parametrize(("command", "status"), [(Service, 0), (Migration, 128 + signal.SIGTERM)])
+def test_a_signal_during_the_imports_ends_it_at_once(command: type[Service], status: int, tmp_path: Path) -> None:
+    (tmp_path / "uvloop.py").write_text("import time\nprint('{}', flush=True)\ntime.sleep(60)\n")  # is found first
+    with command({**TEST_SETTINGS, "PYTHONPATH": tmp_path}, wait=False) as process:
+        wait_until(lambda: bool(process.output), "the import")
+        assert process.stop(within=3) == status
 
 
 def test_nobody_can_connect_before_it_is_ready(start_service: StartService, env: Environment, silent_port: int) -> None:
