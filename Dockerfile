@@ -12,7 +12,8 @@ RUN --mount=type=secret,id=pip_index_url \
     python3 -m pip --python /opt/venv/bin/python3 install --quiet --no-cache-dir --no-compile --root-user-action=ignore \
         --only-binary=:all: --require-hashes -r /opt/requirements.txt
 # aiomysql installs docs and examples beside itself; debug symbols are a third of all bytes, most of them uvloop's.
-RUN rm -r python3.*/site-packages/docs python3.*/site-packages/examples python3.*/site-packages/*/testing \
+RUN rm -rf python3.*/site-packages/docs python3.*/site-packages/examples \
+        python3.*/site-packages/*/testing python3.*/site-packages/*/tests \
     && find . -name '*.so' -exec strip --strip-unneeded {} + \
     && python3 -m compileall -q --invalidation-mode unchecked-hash .
 

@@ -10,10 +10,10 @@ REFUSE  := import sys; sys.version_info >= (3, 11) or sys.exit("Berth needs Pyth
            + sys.version.split()[0] + ". Try: make PYTHON=/path/to/python3.11")
 
 MAKEFLAGS += --no-print-directory
-.PHONY: help run test lint format lock migrate settings clean
+.PHONY: help run test test-image lint format lock sbom migrate settings clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: .venv/run ## serve on http://localhost:8000 (HOST, PORT and the rest: make settings)
 	@exec $(BIN)/python app.py
@@ -22,15 +22,23 @@ test: .venv/dev ## run the tests against real servers of their own (ARGS="-k log
 	@tests/install-servers.sh
 	@$(BIN)/python -m pytest $(ARGS)
 
+test-image: .venv/dev ## build the image and run it confined, on the Docker engine here or one that the tests start (as root)
+	@docker info >/dev/null 2>&1 || set -- dockerd=docker.io debootstrap=debootstrap; tests/install-servers.sh "$$@"
+	@$(BIN)/python -m pytest $(ARGS) tests/image
+
 lint: .venv/dev ## check style, format and types
 	@$(BIN)/ruff check --quiet && $(BIN)/ruff format --quiet --check
 	@$(BIN)/mypy
+	@$(BIN)/hadolint Dockerfile
 
 format: .venv/dev ## fix what can be fixed
 	@$(BIN)/ruff check --quiet --fix; $(BIN)/ruff format --quiet
 
 lock: .venv/dev ## pin requirements*.in into requirements*.txt, on the oldest Python in use (ARGS=--upgrade for newer)
 	@$(COMPILE) $(ARGS) requirements.in && $(COMPILE) $(ARGS) requirements-dev.in
+
+sbom: .venv/dev ## write sbom.json, what requirements.txt locks, as CycloneDX 1.6
+	@$(BIN)/cyclonedx-py requirements --output-reproducible --spec-version 1.6 --output-file sbom.json
 
 migrate: .venv/run ## bring the database's schema up to date
 	@$(BIN)/python app.py migrate
@@ -39,7 +47,7 @@ settings: .venv/run ## list every environment variable, its value and where that
 	@$(BIN)/python settings.py
 
 clean: ## remove what make made (./data, your accounts, stays)
-	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf .venv .cache sbom.json .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 
 # Made anew when a lock changes, so that .venv never holds more than the locks say.

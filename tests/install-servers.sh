@@ -1,18 +1,19 @@
 #!/bin/sh
 # Makes sure that the servers the tests start are installed, and leaves no system service behind.
+# More of them are named as PROGRAM=PACKAGE.
 set -eu
 PATH="$PATH:/usr/sbin:/sbin"
 
 missing=""
-for program in mariadbd mariadb-install-db redis-server openssl; do
-    command -v "$program" >/dev/null || missing="$missing $program"
+for server in mariadbd=mariadb-server mariadb-install-db=mariadb-server redis-server=redis-server openssl=openssl "$@"; do
+    command -v "${server%=*}" >/dev/null || missing="$missing ${server#*=}"
 done
 [ -n "$missing" ] || exit 0
 
 as_root=""
 [ "$(id -u)" = 0 ] || as_root="sudo -n"
 if ! command -v apt-get >/dev/null || ! $as_root true 2>/dev/null; then
-    echo "The tests need$missing: install MariaDB, Redis and OpenSSL (Debian: mariadb-server redis-server openssl)." >&2
+    echo "The tests need more than is installed here; Debian's packages:$missing" >&2
     exit 1
 fi
 
@@ -25,5 +26,5 @@ if [ ! -e "$policy" ]; then
 fi
 echo "installing$missing" >&2
 $as_root apt-get update -qq
-$as_root env DEBIAN_FRONTEND=noninteractive \
-    apt-get install -qq -y --no-install-recommends mariadb-server redis-server openssl >/dev/null
+# shellcheck disable=SC2086 # a list
+$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $missing >/dev/null
