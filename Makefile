@@ -1,6 +1,7 @@
 # The only commands anyone has to know. `make` alone lists them.
 PYTHON ?= python3
 ARGS   ?=
+SBOM   ?= sbom.json
 
 BIN     := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
@@ -37,8 +38,8 @@ format: .venv/dev ## fix what can be fixed
 lock: .venv/dev ## pin requirements*.in into requirements*.txt, on the oldest Python in use (ARGS=--upgrade for newer)
 	@$(COMPILE) $(ARGS) requirements.in && $(COMPILE) $(ARGS) requirements-dev.in
 
-sbom: .venv/dev ## write sbom.json, what requirements.txt locks, as CycloneDX 1.6
-	@$(BIN)/cyclonedx-py requirements --output-reproducible --spec-version 1.6 --output-file sbom.json
+sbom: .venv/dev ## write sbom.json (or SBOM=...), which lists what requirements.txt locks, as CycloneDX 1.6
+	@PYTHONWARNINGS=ignore $(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --output-file $(SBOM)
 
 migrate: .venv/run ## bring the database's schema up to date
 	@$(BIN)/python app.py migrate
