@@ -25,8 +25,6 @@ SECRETS = [name for name, line in VARIABLES.items() if line.kind.type == "secret
 SAMPLE_SECRET = "a-sample-of-32-bytes-or-more-0123456789"
 
 BASE_MIB, HASH_MIB = 80, 32  # resident after start and a first login (measured: 66); scrypt's N * r * 128, per core
-MYSQL_MAX_CONNECTIONS = 151  # the server's default
-JOB_CONNECTIONS = 2  # the migration's and the clean-up's
 IMPORT_SECONDS = 5  # before STARTUP_TIMEOUT counts, on a slow node
 
 Manifest = dict[str, Any]
@@ -46,6 +44,15 @@ class Workload:
 
 def read_all(path: Path) -> list[Manifest]:
     return list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+
+
+def compose(**environment: str) -> Manifest:
+    """The file with its ${NAME:-default} filled in. Without arguments: what a bare `docker compose up` reads."""
+    text = (ROOT / "compose.yaml").read_text(encoding="utf-8")
+    filled = re.sub(r"(?<!\$)\$\{(\w+):-([^}]*)\}", lambda found: environment.get(found[1], found[2]), text)
+    assert not re.search(r"(?<!\$)\$(?!\$)", filled.replace("$$", "")), "a variable without a default"
+    content: Manifest = yaml.safe_load(filled)
+    return content
 
 
 @functools.cache
@@ -92,6 +99,12 @@ def workloads(manifests: list[Manifest]) -> list[Workload]:
     return found
 
 
+def server_of(manifests: list[Manifest]) -> Workload:
+    """The container that serves."""
+    [server] = [work for work in workloads(manifests) if work.name == "berth"]
+    return server
+
+
 def variables_of(container: Manifest, pod: Manifest, manifests: list[Manifest]) -> tuple[dict[str, str], list[str]]:
     """Its variables, and the keys that they need of a Secret."""
     variables: dict[str, str] = {}
@@ -109,14 +122,14 @@ def variables_of(container: Manifest, pod: Manifest, manifests: list[Manifest]) 
     return variables, keys
 
 
-def settings_from(variables: Mapping[str, str], folder: Path) -> Settings:
+def settings_from(variables: Mapping[str, object], folder: Path) -> Settings:
     """What Berth reads; its secret files are made in the folder. Fails on a variable that Berth doesn't know."""
     files = {name: folder / name for name in variables if name.removesuffix("_FILE") in SECRETS and "_FILE" in name}
     unknown = variables.keys() - VARIABLES.keys() - files.keys()
     assert not unknown, f"Berth reads no {', '.join(unknown)}"
     for path in files.values():
         path.write_text(SAMPLE_SECRET, encoding="utf-8")
-    return load({**variables, **{name: str(path) for name, path in files.items()}})
+    return load({name: str(value) for name, value in {**variables, **files}.items()})
 
 
 def seconds_to_stop(settings: Settings) -> float:

@@ -13,7 +13,6 @@ from infra.version import VERSION
 from tests.manifests import (
     DEPLOY,
     IMPORT_SECONDS,
-    JOB_CONNECTIONS,
     Manifest,
     Workload,
     cores,
@@ -28,7 +27,6 @@ from tests.manifests import (
 
 SECONDS_TO_STOP = 10  # after SIGTERM
 STARTUP_SECONDS = 240  # a startup probe's failureThreshold x periodSeconds, at most
-SMALLEST_CLOUD_SQL = 250  # max_connections of db-f1-micro
 FILES = ["service.yaml", "migrate-job.yaml", "purge-job.yaml"]
 
 
@@ -108,12 +106,6 @@ def test_the_service_starts_fast_and_keeps_its_cpu_between_requests() -> None:
     assert found["run.googleapis.com/startup-cpu-boost"] == "true"
     assert found["run.googleapis.com/cpu-throttling"] == "false"
     assert int(found["autoscaling.knative.dev/minScale"]) >= 1
-
-
-def test_the_pools_of_both_revisions_fit_into_the_smallest_cloud_sql(tmp_path: Path) -> None:
-    pool = settings_from(workload("service.yaml").variables, tmp_path).mysql_pool_max_size
-    instances = 2 * int(annotations("service.yaml")["autoscaling.knative.dev/maxScale"])
-    assert instances * pool + JOB_CONNECTIONS <= SMALLEST_CLOUD_SQL
 
 
 def test_the_services_limits_fit_berths(tmp_path: Path) -> None:

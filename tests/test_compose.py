@@ -1,21 +1,18 @@
 """compose.yaml: valid, complete without preparation, hardened, and in step with the settings."""
 
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 from infra.version import VERSION
 from tests.manifests import (
     IMAGE,
-    JOB_CONNECTIONS,
-    MYSQL_MAX_CONNECTIONS,
     ROOT,
     SECRETS,
     Manifest,
+    compose,
     is_known,
     mib,
     mib_at_most,
@@ -27,22 +24,14 @@ from tests.servers import free_port, program, wait_until
 BERTHS = ["app", "migrate"]
 
 
-def compose(**environment: str) -> Manifest:
-    """The file with its ${NAME:-default} filled in. Without arguments: what a bare `docker compose up` reads."""
-    text = (ROOT / "compose.yaml").read_text(encoding="utf-8")
-    filled = re.sub(r"(?<!\$)\$\{(\w+):-([^}]*)\}", lambda found: environment.get(found[1], found[2]), text)
-    assert not re.search(r"(?<!\$)\$(?!\$)", filled.replace("$$", "")), "a variable without a default"
-    content: Manifest = yaml.safe_load(filled)
-    return content
-
-
 def service(name: str) -> Manifest:
     found: Manifest = compose()["services"][name]
     return found
 
 
 def variables(name: str) -> dict[str, str]:
-    return {key: str(value) for key, value in service(name)["environment"].items()}
+    found: dict[str, str] = service(name)["environment"]
+    return found
 
 
 def seconds(duration: str) -> float:
@@ -149,11 +138,6 @@ def test_the_stop_grace_period_lets_the_drain_end(tmp_path: Path) -> None:
 def test_the_memory_limit_holds_what_berth_may_need(name: str, tmp_path: Path) -> None:
     limits = service(name)["deploy"]["resources"]["limits"]
     assert mib(limits["memory"] + "i") > mib_at_most(settings_from(variables(name), tmp_path), float(limits["cpus"]))
-
-
-def test_the_pool_fits_into_the_server(tmp_path: Path) -> None:
-    pool = settings_from(variables("app"), tmp_path).mysql_pool_max_size
-    assert pool + JOB_CONNECTIONS <= MYSQL_MAX_CONNECTIONS
 
 
 def test_redis_starts_by_its_command_asks_for_the_password_and_passes_its_health_check() -> None:

@@ -14,8 +14,6 @@ from tests.manifests import (
     DEPLOY,
     IMAGE,
     IMPORT_SECONDS,
-    JOB_CONNECTIONS,
-    MYSQL_MAX_CONNECTIONS,
     USER,
     Manifest,
     cores,
@@ -27,6 +25,7 @@ from tests.manifests import (
     read_all,
     render,
     seconds_to_stop,
+    server_of,
     settings_from,
     workloads,
 )
@@ -151,31 +150,25 @@ def test_berth_runs_as_the_images_user_on_a_read_only_root_without_a_token(manif
 
 
 def test_probes_ask_the_route_of_their_name(manifests: list[Manifest]) -> None:
-    server = find_server(manifests)
+    server = server_of(manifests).container
     for probe, path in (("startup", "startup"), ("readiness", "ready"), ("liveness", "live")):
         assert server[f"{probe}Probe"]["httpGet"]["path"] == f"/health/{path}"
         assert f"/health/{path}" in PATHS
 
 
-def find_server(manifests: list[Manifest]) -> Manifest:
-    [container] = [work.container for work in workloads(manifests) if work.name == "berth"]
-    return container
-
-
 def test_the_startup_probe_is_as_patient_as_startup_timeout(manifests: list[Manifest], tmp_path: Path) -> None:
-    for work in workloads(manifests):
-        if work.name == "berth":
-            probe = work.container["startupProbe"]
-            patience = probe["periodSeconds"] * probe["failureThreshold"]
-            assert patience > settings_from(work.variables, tmp_path).startup_timeout + IMPORT_SECONDS
+    server = server_of(manifests)
+    probe = server.container["startupProbe"]
+    patience = probe["periodSeconds"] * probe["failureThreshold"]
+    assert patience > settings_from(server.variables, tmp_path).startup_timeout + IMPORT_SECONDS
 
 
 def test_the_readiness_probe_waits_for_its_pings(overlay: list[Manifest]) -> None:
-    assert find_server(overlay)["readinessProbe"]["timeoutSeconds"] > PING_TIMEOUT
+    assert server_of(overlay).container["readinessProbe"]["timeoutSeconds"] > PING_TIMEOUT
 
 
 def test_the_container_listens_where_the_service_and_the_policy_lead(overlay: list[Manifest], tmp_path: Path) -> None:
-    [server] = [work for work in workloads(overlay) if work.name == "berth"]
+    server = server_of(overlay)
     [port] = server.container["ports"]
     assert port["containerPort"] == settings_from(server.variables, tmp_path).port
     assert find(overlay, "Service")["spec"]["ports"][0]["targetPort"] == port["name"]
@@ -192,7 +185,7 @@ def test_the_policy_lets_out_what_the_settings_lead_to(overlay: list[Manifest], 
 
 
 def test_the_grace_period_lets_the_drain_end(overlay: list[Manifest], tmp_path: Path) -> None:
-    [server] = [work for work in workloads(overlay) if work.name == "berth"]
+    server = server_of(overlay)
     settings = settings_from(server.variables, tmp_path)
     assert settings.shutdown_delay >= 5  # the endpoint's removal takes a few seconds to reach every node
     assert settings.shutdown_timeout >= settings.request_timeout
@@ -202,7 +195,7 @@ def test_the_grace_period_lets_the_drain_end(overlay: list[Manifest], tmp_path: 
 def test_a_rolling_update_takes_no_pod_away_before_another_serves(overlay: list[Manifest], tmp_path: Path) -> None:
     spec = find(overlay, "Deployment")["spec"]
     assert spec["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
-    [server] = [work for work in workloads(overlay) if work.name == "berth"]
+    server = server_of(overlay)
     assert spec["minReadySeconds"] > settings_from(server.variables, tmp_path).shutdown_delay
     assert "replicas" not in spec  # or each apply would undo the autoscaler's
 
@@ -230,15 +223,6 @@ def test_the_memory_limit_holds_what_berth_may_need(manifests: list[Manifest], t
         limits = work.container["resources"]["limits"]
         settings = settings_from(work.variables, tmp_path)
         assert mib(limits["memory"]) > mib_at_most(settings, cores(limits["cpu"]))
-
-
-def test_the_pools_of_all_pods_fit_into_the_server(overlay: list[Manifest], tmp_path: Path) -> None:
-    """docs/pools.md: the autoscaler's most, the surge, and one that stops."""
-    [server] = [work for work in workloads(overlay) if work.name == "berth"]
-    pool = settings_from(server.variables, tmp_path).mysql_pool_max_size
-    surge = find(overlay, "Deployment")["spec"]["strategy"]["rollingUpdate"]["maxSurge"]
-    pods_at_once = find(overlay, "HorizontalPodAutoscaler")["spec"]["maxReplicas"] + surge + 1
-    assert pods_at_once * pool + JOB_CONNECTIONS <= MYSQL_MAX_CONNECTIONS
 
 
 def test_a_job_is_not_tried_again_after_a_wrong_setting(manifests: list[Manifest]) -> None:
@@ -291,7 +275,7 @@ def test_knatives_container_is_one_that_kubernetes_takes(knative: Manifest) -> N
 
 
 def test_knatives_limits_fit_berths(knative: Manifest, tmp_path: Path) -> None:
-    [server] = [work for work in workloads(render("knative")) if work.name == "berth"]
+    server = server_of(render("knative"))
     settings = settings_from(server.variables, tmp_path)
     spec = server.pod
     assert spec["containerConcurrency"] <= settings.max_concurrency
@@ -301,6 +285,3 @@ def test_knatives_limits_fit_berths(knative: Manifest, tmp_path: Path) -> None:
     assert "PORT" not in server.variables  # Knative's own
     scale = knative["spec"]["template"]["metadata"]["annotations"]
     assert int(scale["autoscaling.knative.dev/min-scale"]) >= 1
-    # During a roll-out both revisions may have as many.
-    pods_at_once = 2 * int(scale["autoscaling.knative.dev/max-scale"])
-    assert pods_at_once * settings.mysql_pool_max_size + JOB_CONNECTIONS <= MYSQL_MAX_CONNECTIONS
