@@ -36,6 +36,7 @@ CLOSE_TIMEOUT = 1  # seconds; the connections are cut before, this only waits fo
 # The last two are MariaDB's ER_CONNECTION_KILLED and MySQL's ER_CLIENT_INTERACTION_TIMEOUT.
 LOST_CODES = {CR.CR_SERVER_GONE_ERROR, CR.CR_SERVER_LOST, ER.SERVER_SHUTDOWN, 1927, 4031}
 FAILURES = (err.MySQLError, sqlite3.OperationalError, OSError, EOFError, RuntimeError)
+NEEDS_TLS = "caching_sha2_password needs TLS: MYSQL_SSL_MODE is disabled, or the server offers none"
 
 log = get_logger("system")
 sql_log = get_logger("sql")
@@ -258,6 +259,8 @@ def sqlite_path(settings: Settings) -> Path:
 def unavailable(error: BaseException) -> Unavailable:
     if isinstance(error, TimeoutError) and not error.args:  # of asyncio.timeout(), which gives no reason
         return Unavailable("the database is unavailable", "no answer in time")
+    if isinstance(error, RuntimeError) and "caching_sha2_password" in str(error):  # the packages would ask for another
+        return Unavailable("the database is unavailable", NEEDS_TLS)
     lost = isinstance(error, err.MySQLError) and error.args[:1] and error.args[0] in LOST_CODES
     return (ConnectionLost if lost else Unavailable)("the database is unavailable", error)
 
