@@ -44,8 +44,8 @@ sbom: .venv/dev ## write sbom.json (or SBOM=...), which lists what requirements.
 migrate: .venv/run ## bring the database's schema up to date
 	@$(BIN)/python app.py migrate
 
-settings: .venv/run ## list every environment variable, its value and where that came from
-	@$(BIN)/python settings.py
+settings: .venv/run ## list every environment variable, its value and where that came from (ARGS="--format json|env|markdown")
+	@$(BIN)/python settings.py $(ARGS)
 
 clean: ## remove what make made (./data, your accounts, stays)
 	@rm -rf .venv .cache sbom.json .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -3,6 +3,7 @@
 
 import dataclasses
 import io
+import json
 import os
 import re
 import sys
@@ -20,6 +21,7 @@ NOT_SET, MADE_AT_START = "not set", "made at start in DATA_DIR"
 NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,253}"
 IPV6 = r"[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*"
 ORIGIN = rf"\*|https?://({NAME.replace('A-Z', '')}|\[{IPV6}\])(:[0-9]{{1,5}})?"  # as browsers send it: in lower case
+URL = rf"https?://({NAME}|\[{IPV6}\])(:[0-9]{{1,5}})?(/[!\"$-~]*)?"
 UTF8 = r"[^\0\ud800-\udfff]*"  # bytes that aren't UTF-8 reach os.environ as lone surrogates, which nothing can encode
 
 
@@ -111,6 +113,17 @@ def rate(text: str) -> RateLimit:
     return RateLimit(*map(int, text.split("/")))
 
 
+def extensions(text: str) -> dict[str, str]:
+    """CloudEvents attributes: https://github.com/knative/specs/blob/main/specs/eventing/overview.md#sink-binding"""
+    try:
+        found = json.loads(text).get("extensions") or {}
+        if all(re.fullmatch("[a-z0-9]+", name) and isinstance(value, str) for name, value in found.items()):
+            return dict(found)
+    except (AttributeError, RecursionError):
+        pass  # no object where there has to be one
+    raise ValueError
+
+
 # A newline at the end of a name, as `echo` puts it into Kubernetes secrets, is a mistake that nobody sees.
 TEXT = Kind("str", "text without control characters", r"[^\0-\x1f\x7f-\x9f\ud800-\udfff]+")
 BOOL = Kind("bool", "true or false (yes, no, on, off, 1, 0)", "")  # environs' own words
@@ -120,6 +133,8 @@ HOST = Kind("str", "a host name or an IP address", f"{NAME}|{IPV6}")
 ORIGINS = several(ORIGIN, "origins like https://app.example.com, or *")
 HOSTS = several(rf"\*|(\*\.)?{NAME}|\[{IPV6}\]", "host names, *.example.com, or *")
 PROXIES = Kind("str", "IP addresses or networks, comma-separated, or *", r"\*|[0-9A-Fa-f:./, ]+", proxies)
+SINK = Kind("str", "an http:// or https:// URL without a user and password", URL)
+OVERRIDES = Kind("json", 'JSON like {"extensions": {"name": "value"}}', UTF8, extensions)
 RATE = Kind("rate", "attempts/seconds, like 10/300", "[1-9][0-9]{0,8}/[1-9][0-9]{0,8}", rate)
 SECRET = Kind("secret", "UTF-8 text", UTF8)
 KEY = Kind("secret", "at least 32 bytes", UTF8, key)
@@ -199,6 +214,8 @@ class Settings:
     google_cloud_project: str | None = variable(None, TEXT, "makes trace names in gcp logs full resource names")
     k_service: str | None = variable(None, TEXT, "name of the service; set by Cloud Run and Knative")
     k_revision: str | None = variable(None, TEXT, "name of the revision; set by Cloud Run and Knative")
+    k_sink: str | None = variable(None, SINK, "where domain events go, as CloudEvents; unset: none are made")
+    k_ce_overrides: dict[str, str] = variable("{}", OVERRIDES, "attributes that each event gets")
     data_dir: Path = variable("./data", PATH, "where local and test keep SQLite's file and the secret key")
     env_file: Path | None = variable(None, PATH, "file of variables for local use; real ones win; ignored in prod")
 
@@ -424,21 +441,45 @@ def reason(error: Exception) -> str:
     return error.strerror or "" if isinstance(error, OSError) else str(error)
 
 
-def describe(reading: Reading) -> str:
+def shown(name: str, reading: Reading) -> str | None:
+    """The value as it was given, but never a secret's."""
+    secret = VARIABLES[name].kind.type == "secret"
+    return "***" if secret and reading.sources[name] != NOT_SET else reading.texts.get(name)
+
+
+def table(reading: Reading) -> str:
+    """For people."""
     rows = [("variable", "type", "default", "value", "source")]
     for name, line in VARIABLES.items():
-        source = reading.sources[name]
-        value = "***" if line.kind.type == "secret" and source != NOT_SET else reading.texts.get(name)
-        rows.append((name, line.kind.type, line.shown_default, cut(visible(value or "-")), visible(source)))
+        value = cut(visible(shown(name, reading) or "-"))
+        rows.append((name, line.kind.type, line.shown_default, value, visible(reading.sources[name])))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    table = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-    return "\n".join([*table, "", *reading.warnings, *(problem.text for problem in reading.problems)]).rstrip()
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    return "\n".join([*lines, "", *reading.warnings, *(problem.text for problem in reading.problems)]).rstrip()
 
 
 def visible(text: str) -> str:
     """What any terminal can take: no control characters, and nothing that stdout's encoding lacks."""
     safe = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
     return safe.encode(sys.stdout.encoding, "backslashreplace").decode(sys.stdout.encoding)
+
+
+def as_json(reading: Reading) -> str:
+    """The table for programs."""
+    variables = [
+        {
+            "name": name,
+            "type": line.kind.type,
+            "default": None if line.shown_default == "-" else line.shown_default,
+            "value": shown(name, reading),
+            "source": reading.sources[name],
+            "meaning": line.meaning,
+            "expected": line.kind.expected,
+        }
+        for name, line in VARIABLES.items()
+    ]
+    problems = [problem._asdict() for problem in reading.problems]
+    return json.dumps({"variables": variables, "warnings": reading.warnings, "problems": problems}, indent=2)
 
 
 def explained(line: Variable) -> str:
@@ -453,16 +494,33 @@ def markdown() -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
+def template() -> str:
+    """A file for ENV_FILE that changes nothing until a `#` is taken away: .env.example."""
+    lines = ["# Every variable, with its default (python settings.py --format env). Local use: ENV_FILE=.env make run"]
+    for name, line in VARIABLES.items():
+        if name != "ENV_FILE":
+            differs = "" if line.shown_default in {"-", line.default} else f" (default: {line.shown_default})"
+            lines += ["", f"# {explained(line)}{differs}", f"#{name}={line.default or ''}"]
+    return "\n".join(lines)
+
+
+FORMATS: dict[str, Callable[[Reading], str]] = {
+    "table": table,
+    "json": as_json,
+    "env": lambda _: template(),
+    "markdown": lambda _: markdown(),
+}
+
+
 def main(arguments: list[str]) -> int:
-    if arguments == ["--markdown"]:
-        print(markdown())
-        return os.EX_OK
-    if arguments:
-        print("usage: python settings.py [--markdown]", file=sys.stderr)
+    """78 when something is wrong with what `table` and `json` show; `env` and `markdown` show no values."""
+    name = "table" if not arguments else arguments[-1]
+    if arguments not in ([], ["--format", name]) or name not in FORMATS:
+        print(f"usage: python settings.py [--format {'|'.join(FORMATS)}]", file=sys.stderr)
         return os.EX_USAGE
     reading = read()
-    print(describe(reading))
-    return os.EX_CONFIG if reading.problems else os.EX_OK
+    print(FORMATS[name](reading))
+    return os.EX_CONFIG if reading.problems and name in {"table", "json"} else os.EX_OK
 
 
 if __name__ == "__main__":

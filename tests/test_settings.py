@@ -1,7 +1,9 @@
 """Settings: every variable has its documented default, and all that is wrong with them is said at once."""
 
 import dataclasses
+import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -72,6 +74,8 @@ DEFAULTS = {
     "GOOGLE_CLOUD_PROJECT": None,
     "K_SERVICE": None,
     "K_REVISION": None,
+    "K_SINK": None,
+    "K_CE_OVERRIDES": {},
     "DATA_DIR": Path("data"),
     "ENV_FILE": None,
 }
@@ -193,6 +197,12 @@ GOOD = [
     ("MYSQL_USERNAME", "zoé", "zoé"),
     ("MAX_BODY_BYTES", "1", 1),
     ("GOOGLE_CLOUD_PROJECT", "p-1", "p-1"),
+    ("K_SINK", "http://broker-ingress.knative-eventing.svc/a/b", "http://broker-ingress.knative-eventing.svc/a/b"),
+    ("K_SINK", "https://[::1]:8443/a?b=c", "https://[::1]:8443/a?b=c"),
+    ("K_SINK", "http://sink", "http://sink"),
+    ("K_CE_OVERRIDES", '{"extensions": {"tenant": "é", "x1": ""}}', {"tenant": "é", "x1": ""}),
+    ("K_CE_OVERRIDES", "{}", {}),
+    ("K_CE_OVERRIDES", '{"extensions": null}', {}),
 ]
 
 
@@ -231,6 +241,9 @@ BAD = [
     ("ALLOWED_HOSTS", ["a.*.example", "*example", "https://a.example", "a.example/", "a.example,"]),
     ("FORWARDED_ALLOW_IPS", ["proxy", "10.0.0.1/8", "10.0.0.0/33", "127.0.0.1,", "*,127.0.0.1", "10.0.0"]),
     ("DOCS_ENABLED", ["nope"]),
+    ("K_SINK", ["sink", "ftp://sink", "http://user:password@sink", "http://", "http://sink?x", "http://sink/a b"]),
+    ("K_CE_OVERRIDES", ["x", "[]", "1", '{"extensions": 1}', '{"extensions": {"a": 1}}', '{"extensions": {"A": "b"}}']),
+    ("K_CE_OVERRIDES", ['{"a":' * 100_000, "[" * 100_000, '{"extensions": {"a\\n": "b"}}']),
     *((name, ["-1", "nan", "inf", "1e400", "1e3", "1_0", "5s", " 5", "9" * 400, "3000000"]) for name in SECONDS),
     *((name, ["0", "0.0"]) for name in SECONDS if name != "SHUTDOWN_DELAY"),
 ]
@@ -732,8 +745,54 @@ def test_an_unknown_argument_is_a_usage_error() -> None:
     assert "usage: python settings.py" in result.stderr
 
 
+@pytest.mark.parametrize("arguments", [["--format"], ["--format", "xml"], ["json"], ["--format", "json", "env"]])
+def test_an_unknown_format_is_a_usage_error(arguments: list[str]) -> None:
+    result = command(*arguments)
+    assert (result.returncode, result.stdout) == (os.EX_USAGE, "")
+    assert "table|json|env|markdown" in result.stderr
+
+
+def test_json_tells_of_every_variable_what_the_table_tells_and_more() -> None:
+    result = command("--format", "json", PORT="81", METRICS_TOKEN="Xyzzy")
+    document = json.loads(result.stdout)
+    told = {variable.pop("name"): variable for variable in document["variables"]}
+    assert result.returncode == 0
+    assert list(told) == list(DEFAULTS)
+    assert told["PORT"] == {
+        "type": "int",
+        "default": "8000",
+        "value": "81",
+        "source": "environment",
+        "meaning": settings.VARIABLES["PORT"].meaning,
+        "expected": "an integer from 1 to 65535",
+    }
+    assert (told["K_SINK"]["default"], told["K_SINK"]["value"]) == (None, None)
+    assert told["METRICS_TOKEN"]["value"] == "***"
+    assert "Xyzzy" not in result.stdout
+    assert (document["warnings"], document["problems"]) == ([], [])
+
+
+def test_json_tells_every_problem_and_exits_78() -> None:
+    result = command("--format", "json", PORT="abc")
+    assert result.returncode == os.EX_CONFIG
+    assert json.loads(result.stdout)["problems"] == [{"variable": "PORT", "text": refused(PORT="abc")["PORT"]}]
+
+
+def test_the_template_is_env_example() -> None:
+    assert command("--format", "env", PORT="abc").stdout == (ROOT / ".env.example").read_text(encoding="utf-8")
+
+
+def test_the_template_changes_nothing_whether_commented_out_or_not(tmp_path: Path) -> None:
+    template = settings.template()
+    plain = re.sub("(?m)^#(?=[A-Z_]+=)", "", template)
+    assert re.findall("(?m)^([A-Z_]+)=", plain) == [name for name in DEFAULTS if name != "ENV_FILE"]
+    for text in (template, plain):
+        loaded = load(ENV_FILE=env_file(tmp_path, text))
+        assert dataclasses.replace(loaded, env_file=None) == load()
+
+
 def test_markdown_is_the_table_in_order() -> None:
-    lines = command("--markdown").stdout.splitlines()
+    lines = command("--format", "markdown").stdout.splitlines()
     assert lines[:2] == ["| variable | default | meaning |", "| --- | --- | --- |"]
     assert [line.split("`")[1] for line in lines[2:]] == list(DEFAULTS)
     assert {line.count("|") for line in lines} == {4}
