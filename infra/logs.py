@@ -224,7 +224,7 @@ def remove_handlers() -> None:
 
 
 def quieten(level: int) -> None:
-    for name in ("databases", "aiomysql", "aiosqlite", "sqlalchemy", "alembic.runtime.plugins"):
+    for name in ("databases", "aiomysql", "aiosqlite", "sqlalchemy", "alembic"):
         logging.getLogger(name).setLevel(max(level, logging.WARNING))  # below, they show the arguments of queries
     logging.getLogger("asyncio").setLevel(max(level, logging.INFO))
     logging.getLogger("coredis").setLevel(logging.CRITICAL + 1)  # infra.cache says when Redis is lost and back

@@ -9,12 +9,13 @@ from infra.database import Database, sqlite_path
 from infra.logs import get_logger
 from infra.mysql import connection_options, mysql_password, tls_required
 from infra.problems import Unavailable
+from infra.progress import progress
 from settings import Settings
 
 if TYPE_CHECKING:
     import sqlalchemy
 
-SCHEMA_REVISION = "0001"  # the newest in migrations/versions; revisions sort as text
+SCHEMA_REVISION = "0002"  # the newest in migrations/versions; revisions sort as text
 MIGRATIONS = Path(__file__).parent.parent / "migrations"
 
 log = get_logger("system")
@@ -42,6 +43,7 @@ def migrate(settings: Settings) -> None:
     import alembic.config  # noqa: PLC0415
     import sqlalchemy.exc  # noqa: PLC0415
     from alembic.runtime.migration import MigrationContext  # noqa: PLC0415
+    from alembic.script import ScriptDirectory  # noqa: PLC0415
 
     config = alembic.config.Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
@@ -50,7 +52,10 @@ def migrate(settings: Settings) -> None:
             revision = MigrationContext.configure(connection).get_current_revision()
             if revision is None or revision <= SCHEMA_REVISION:
                 config.attributes["connection"] = connection
-                alembic.command.upgrade(config, "head")
+                missing = list(ScriptDirectory.from_config(config).iterate_revisions("head", revision or "base"))
+                for number, script in enumerate(reversed(missing), start=1):
+                    with progress(f"migration {script.revision}, {number} of {len(missing)}: {script.doc.rstrip('.')}"):
+                        alembic.command.upgrade(config, script.revision)
                 revision = SCHEMA_REVISION
     except sqlalchemy.exc.OperationalError as error:
         raise Unavailable("the database is unavailable", error.orig or error) from error
@@ -65,7 +70,8 @@ def migration_connection(settings: Settings) -> "Iterator[sqlalchemy.Connection]
     seconds = settings.startup_timeout
     if settings.mysql_enabled:
         engine = sqlalchemy.create_engine("mysql+pymysql://", creator=lambda: connect_mysql(settings))
-        lock = f"SELECT GET_LOCK(CONCAT(DATABASE(), '.migrate'), {seconds})"
+        # hashed: a lock's name has at most 64 characters, as many as that of a database
+        lock = f"SELECT GET_LOCK(CONCAT('berth.migrate.', MD5(DATABASE())), {seconds})"
     else:
         url = sqlalchemy.URL.create("sqlite", database=str(sqlite_path(settings)))
         engine = sqlalchemy.create_engine(url, connect_args={"isolation_level": None, "timeout": seconds})

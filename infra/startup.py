@@ -7,11 +7,14 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from infra.logs import get_logger
 from infra.problems import Unavailable
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 3.0  # seconds
 
 Result = TypeVar("Result")
+
+log = get_logger("system")
 
 
 class StartupError(Exception):
@@ -34,6 +37,8 @@ async def retry(name: str, attempt: Callable[[], Awaitable[Result]], deadline: f
             cause = error.cause
         except TimeoutError:
             pass
+        if pause == FIRST_PAUSE:
+            log.info("waiting for %s: %s", name, cause)
         if time.monotonic() + pause >= deadline:
             raise StartupError(os.EX_UNAVAILABLE, f"{name} can't be reached: {cause}")
         await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - jitter

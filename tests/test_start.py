@@ -1,6 +1,8 @@
 """Start-up: what it waits for, what ends it, with which exit status, and what it says."""
 
 import os
+import pty
+import re
 import signal
 import socket
 import subprocess
@@ -21,7 +23,7 @@ from tests.service import ROOT, Record, Service, clean_environment, parse, run_a
 
 Environment = dict[str, Any]
 
-TABLES = {"accounts", "sessions", "refresh_tokens", "alembic_version"}
+TABLES = {"accounts", "sessions", "refresh_tokens", "received_events", "outbox", "alembic_version"}
 
 
 @pytest.fixture
@@ -94,6 +96,13 @@ def test_a_database_that_refuses_ends_it_with_69_and_its_name(env: Environment, 
     message = run_and_fail({**env, "MYSQL_PORT": port}, *arguments, status=os.EX_UNAVAILABLE)["message"]
     assert f"127.0.0.1:{port}" in message
     assert "refused" in message
+
+
+def test_waiting_for_a_server_is_told_once(env: Environment) -> None:
+    done = run_app(env={**TEST_SETTINGS, **env, "MYSQL_PORT": str(free_port()), "STARTUP_TIMEOUT": "1"})
+    waiting = [line for line in map(parse, done.stdout.splitlines()) if line["message"].startswith("waiting for")]
+    assert len(waiting) == 1
+    assert "refused" in waiting[0]["message"]
 
 
 @pytest.mark.parametrize("arguments", [(), ("migrate",)], ids=["serve", "migrate"])
@@ -266,8 +275,41 @@ def test_instances_that_start_at_once_on_one_sqlite_file_all_serve(start_service
 def test_a_migration_that_another_one_holds_up_for_too_long_ends_with_69(mariadb: MariaDB, env: Environment) -> None:
     holder = pymysql.connect(unix_socket=str(mariadb.unix_socket), user="root", database=env["MYSQL_DATABASE"])
     with holder, holder.cursor() as cursor:
-        cursor.execute("SELECT GET_LOCK(CONCAT(DATABASE(), '.migrate'), 0)")
+        cursor.execute("SELECT GET_LOCK(CONCAT('berth.migrate.', MD5(DATABASE())), 0)")
         assert "another migration" in run_and_fail(env, "migrate", status=os.EX_UNAVAILABLE)["message"]
+
+
+def test_a_database_may_have_as_long_a_name_as_mysql_allows(mariadb: MariaDB) -> None:
+    name = f"berth_{'x' * 58}"
+    mariadb.sql(f"CREATE DATABASE {name}")
+    done = run_app("migrate", env={**TEST_SETTINGS, **mariadb.environment(name)})
+    assert done.returncode == 0, done.stdout
+
+
+def test_migrating_tells_each_step_in_a_log_line(tmp_path: Path) -> None:
+    done = run_app("migrate", env={**TEST_SETTINGS, "DATA_DIR": str(tmp_path)})
+    steps = [line["message"] for line in map(parse, done.stdout.splitlines()) if line["type"] == "task"]
+    assert [step.partition(":")[0] for step in steps] == ["migration 0001, 1 of 2", "migration 0002, 2 of 2"]
+    assert done.stderr == ""
+
+
+def test_migrating_in_a_terminal_shows_each_step_and_its_seconds_in_a_line_of_its_own(tmp_path: Path) -> None:
+    terminal, stderr = pty.openpty()
+    env = clean_environment({**TEST_SETTINGS, "DATA_DIR": tmp_path, "COLUMNS": "50"})
+    command = [sys.executable, "app.py", "migrate"]
+    done = subprocess.run(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=stderr, check=False, timeout=60)
+    os.close(stderr)
+    shown = os.read(terminal, 65536).decode()
+    os.close(terminal)
+    lines = [line.rpartition("\r")[2] for line in shown.split("\r\n")]
+    assert done.returncode == 0
+    assert [re.sub(r"[\d.]+ s$", "", line)[:22] for line in lines] == [
+        "migration 0001, 1 of 2",
+        "migration 0002, 2 of 2",
+        "",
+    ]
+    assert all(re.search(r" \d+\.\d s$", line) and len(line) <= 50 for line in lines[:-1])
+    assert not [line for line in map(parse, done.stdout.decode().splitlines()) if line["type"] == "task"]
 
 
 def test_a_migration_that_may_not_create_tables_says_so(mariadb: MariaDB) -> None:
