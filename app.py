@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import uvloop
@@ -23,12 +24,14 @@ from starlette.routing import Route
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 import settings as environment
-from handlers import accounts, health, root, sessions
+from handlers import accounts, events, health, root, sessions
 from infra import logs
+from infra.background import background
 from infra.cache import Cache, open_cache
 from infra.cors import Cors
 from infra.database import Database, open_database, sqlite_path
 from infra.limits import SignInLimits
+from infra.outbox import Outbox
 from infra.passwords import Passwords
 from infra.problems import EXCEPTION_HANDLERS, Unavailable
 from infra.request_limits import RequestLimits
@@ -39,8 +42,9 @@ from infra.startup import StartupError, retry
 from infra.tokens import TokenKeys
 from settings import Settings
 
-USAGE = """usage: python app.py            serve on HOST and PORT
+USAGE = f"""usage: python app.py            serve on HOST and PORT
        python app.py migrate    upgrade the database's schema, then exit
+       python app.py run TYPE   do the scheduled work of an event's type, then exit; TYPE: {" or ".join(events.TASKS)}
        python settings.py       show every setting, its value and where it came from
 
 Settings come from environment variables only. Exit status: 0 stopped by a signal or done, 64 wrong usage,
@@ -60,6 +64,7 @@ ROUTES = [
     Route("/v1/auth/me/password",      accounts.change_password, methods=["PUT"]),
     Route("/v1/auth/sessions",         sessions.list_sessions,   methods=["GET"]),
     Route("/v1/auth/sessions/{id}",    sessions.revoke_session,  methods=["DELETE"]),
+    Route("/v1/events",                events.receive_event,     methods=["POST"]),
     Route("/health/live",              health.live,              methods=["GET"]),
     Route("/health/ready",             health.ready,             methods=["GET"]),
     Route("/health/startup",           health.startup,           methods=["GET"]),
@@ -78,6 +83,9 @@ def create_app(settings: Settings) -> Starlette:
                 open_current_database(stack, settings, deadline), await_cache(cache, settings, deadline)
             )
             passwords = stack.enter_context(contextlib.closing(Passwords()))
+            outbox = Outbox(database, settings)
+            if settings.k_sink:
+                await stack.enter_async_context(background("delivery of events", outbox.run))
             gc.freeze()  # modules and code are never looked at again
             gc.enable()
             yield {
@@ -87,6 +95,7 @@ def create_app(settings: Settings) -> Starlette:
                 "limits": SignInLimits(cache, settings.login_rate_limit),
                 "passwords": passwords,
                 "token_keys": TokenKeys(settings.secret_key, settings.secret_key_previous, settings.access_token_ttl),
+                "outbox": outbox,
                 "stopping": asyncio.Event(),
             }
 
@@ -132,6 +141,17 @@ async def run_migrations(settings: Settings) -> None:
     await upgrade(settings)
 
 
+async def run_task(settings: Settings, event_type: str) -> None:
+    """Waits for the database as serving does. Raises StartupError."""
+    deadline = time.monotonic() + settings.startup_timeout
+    async with contextlib.AsyncExitStack() as stack:
+        database = await open_current_database(stack, settings, deadline)
+        try:
+            await events.TASKS[event_type](database, settings)
+        except Unavailable as error:
+            raise StartupError(os.EX_UNAVAILABLE, f"{event_type} failed: {error.detail} {error.cause}") from None
+
+
 async def upgrade(settings: Settings) -> None:
     """Raises StartupError 69."""
     try:
@@ -166,16 +186,23 @@ def main(arguments: list[str]) -> int:
     if arguments in (["--help"], ["-h"]):
         print(USAGE)
         return 0
-    if arguments not in ([], ["migrate"]):
-        print(USAGE, file=sys.stderr)
-        return os.EX_USAGE
+    match arguments:
+        case []:
+            job = None
+        case ["migrate"]:
+            job = run_migrations
+        case ["run", event_type] if event_type in events.TASKS:
+            job = partial(run_task, event_type=event_type)
+        case _:
+            print(USAGE, file=sys.stderr)
+            return os.EX_USAGE
     settings = load_settings()
     writer = configure(settings)
     for warning in settings.warnings:
         log.warning(warning)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(run_migrations(settings) if arguments else serve(create_app(settings), settings, writer))
+            runner.run(job(settings) if job else serve(create_app(settings), settings, writer))
     except StartupError as error:
         log.critical(str(error))
         return error.status

@@ -59,25 +59,35 @@ class PasswordChange(Struct, forbid_unknown_fields=True):
     new_password: NewPassword
 
 
+class Deleted(Struct):
+    """What the event says of an account that has gone."""
+
+    id: str
+
+
 async def register(request: Request) -> Response:
     """201 with the account; 409 when its name or email is taken."""
     body = await read_body(request, Registration)
     now = now_ms()
     account = Account(new_id(), body.username, body.email, utc(now), utc(now))
-    key_of_email = email_key(body.email)
-    await request.state.database.execute(
-        "INSERT INTO accounts (id, username, username_key, email, email_key, password_hash, created_at, updated_at)"
-        " VALUES (:id, :username, :username_key, :email, :email_key, :password_hash, :now, :now)",
-        {
-            "id": account.id,
-            "username": body.username,
-            "username_key": unique_key(body.username),
-            "email": body.email,
-            "email_key": key_of_email,
-            "password_hash": await request.state.passwords.hash(body.password),
-            "now": now,
-        },
-    )
+    values = {
+        "id": account.id,
+        "username": body.username,
+        "username_key": unique_key(body.username),
+        "email": body.email,
+        "email_key": email_key(body.email),
+        "password_hash": await request.state.passwords.hash(body.password),
+        "now": now,
+    }
+    outbox = request.state.outbox
+    async with request.state.database.transaction() as transaction:
+        await transaction.execute(
+            "INSERT INTO accounts (id, username, username_key, email, email_key, password_hash, created_at, updated_at)"
+            " VALUES (:id, :username, :username_key, :email, :email_key, :password_hash, :now, :now)",
+            values,
+        )
+        await outbox.add(transaction, "dev.berth.account.registered", account.id, account.id, account)
+    outbox.filled.set()
     name_account(account.id)
     audit.info("account registered", extra={"event": "account.registered"})
     return json_response(account, 201)
@@ -123,12 +133,17 @@ async def delete_me(request: Request) -> Response:
     principal = await authenticate(request)
     body = await read_body(request, Confirmation)
     await confirm_password(request, principal, body.password)
-    account = {"account_id": principal.account.id}
+    account_id, outbox = principal.account.id, request.state.outbox
+    values = {"account_id": account_id}
     async with request.state.database.transaction() as transaction:
-        await transaction.execute("DELETE FROM accounts WHERE id = :account_id", account)
-        await transaction.execute("DELETE FROM sessions WHERE account_id = :account_id", account)
-        await transaction.execute("DELETE FROM refresh_tokens WHERE account_id = :account_id", account)
-    await request.state.redis.forget_account(principal.account.id)
+        deleted = await transaction.execute("DELETE FROM accounts WHERE id = :account_id", values)
+        await transaction.execute("DELETE FROM sessions WHERE account_id = :account_id", values)
+        await transaction.execute("DELETE FROM refresh_tokens WHERE account_id = :account_id", values)
+        if deleted:
+            event_id = new_id(after=account_id)  # the id of the event that told of its registration
+            await outbox.add(transaction, "dev.berth.account.deleted", account_id, event_id, Deleted(account_id))
+    outbox.filled.set()
+    await request.state.redis.forget_account(account_id)
     audit.info("account deleted", extra={"event": "account.deleted"})
     return Response(status_code=204)
 

@@ -1,6 +1,9 @@
-"""Who asks: the bearer token (RFC 6750) of a live session, and the account behind it."""
+"""Who asks: the bearer token (RFC 6750) of a live session and the account behind it, or that of another service."""
 
+import base64
+import hmac
 import re
+from contextlib import suppress
 from datetime import datetime
 from typing import NamedTuple
 
@@ -8,7 +11,7 @@ import msgspec
 
 from infra.database import Row
 from infra.logs import request_context
-from infra.problems import unauthorized
+from infra.problems import Problem, unauthorized
 from infra.state import Request
 from infra.times import now_ms, utc
 
@@ -55,6 +58,24 @@ async def authenticate(request: Request) -> Principal:
     account = account_of(row)
     await state.redis.put_session(account.id, token.session_id, msgspec.json.encode(account), expires_at=row[5])
     return Principal(account, token.session_id)
+
+
+def authenticate_service(request: Request, token: str | None) -> None:
+    """For what other services ask with a `token` from the settings; a 401 Problem, or a 404 when none is set.
+
+    As the password of Basic (RFC 7617) it will do, too: from a URL's userinfo that is all that Knative's sources make.
+    """
+    if token is None:
+        raise Problem(404, "no such resource")
+    scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
+    given = credentials.strip().encode("latin-1")
+    if scheme.lower() == "basic":
+        with suppress(ValueError):
+            given = base64.b64decode(given).partition(b":")[2]
+    if scheme.lower() not in ("bearer", "basic"):
+        raise unauthorized("a bearer token is needed")
+    if not hmac.compare_digest(given, token.encode()):
+        raise unauthorized("the bearer token is wrong", "invalid_token")
 
 
 def account_of(row: Row) -> Account:

@@ -17,7 +17,7 @@ UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 MISSING_FIELD = re.compile(r"Object missing required field `(.*)`", re.DOTALL)
 
 
-async def read_body(request: Request, struct: type[Body]) -> Body:
+async def read_body(request: Request, struct: type[Body], media_type: re.Pattern[str] = JSON_TYPE) -> Body:
     """The request's JSON as a `struct`.
 
     Raises a Problem: 415 when it isn't JSON in UTF-8 by its Content-Type, 400 when it can't be parsed, 422 when its
@@ -27,8 +27,8 @@ async def read_body(request: Request, struct: type[Body]) -> Body:
     body = await request.body()
     if content_type is None and not body:
         raise invalid("", "a JSON object is needed in the body")
-    if not JSON_TYPE.fullmatch(content_type or ""):
-        raise Problem(415, "the body must be application/json in UTF-8")
+    if not media_type.fullmatch(content_type or ""):
+        raise Problem(415, "the body must be JSON in UTF-8, and its Content-Type say so")
     try:
         # first as JSON alone: msgspec stops at the first wrong field, whatever follows it
         json.loads(body.decode(), object_pairs_hook=refuse_duplicates, parse_constant=refuse_constant)

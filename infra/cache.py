@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
+from infra.background import background
 from infra.logs import get_logger
 from infra.problems import Unavailable, describe
 from settings import Settings
@@ -130,12 +131,8 @@ async def open_cache(settings: Settings) -> AsyncIterator[Cache]:
     if not cache.enabled:
         yield cache
         return
-    supervisor = asyncio.create_task(cache.supervise(), name="redis")
-    try:
+    async with background("redis", cache.supervise):
         yield cache
-    finally:
-        supervisor.cancel()
-        await asyncio.wait([supervisor], timeout=1)
 
 
 def account_key(account_id: str) -> str:

@@ -5,11 +5,16 @@ import time
 import uuid
 
 
-def new_id() -> str:
-    """A UUIDv7 whose `rand_a` holds the fraction of the millisecond (method 3 of section 6.2)."""
+def new_id(after: str | None = None) -> str:
+    """A UUIDv7 whose `rand_a` holds the fraction of the millisecond (method 3 of section 6.2).
+
+    It is above the id `after` even where that one's clock was ahead.
+    """
     milliseconds, nanoseconds = divmod(time.time_ns(), 1_000_000)
     value = milliseconds << 80 | 0x7 << 76 | (nanoseconds * 4096 // 1_000_000) << 64
     value |= 0b10 << 62 | int.from_bytes(os.urandom(8)) & (1 << 62) - 1
+    if after:
+        value = max(value, uuid.UUID(after).int + 1)
     text = f"{value:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 

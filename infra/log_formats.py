@@ -26,6 +26,10 @@ class RequestContext:
     sampled: bool
     account_id: str | None = None
 
+    @property
+    def traceparent(self) -> str:
+        return f"00-{self.trace_id}-{self.span_id}-{self.sampled:02x}"
+
 
 request_context: ContextVar[RequestContext | None] = ContextVar("request_context", default=None)
 

@@ -86,10 +86,9 @@ class Exchange:
             headers = message.setdefault("headers", [])
             given = {name for name, _ in headers}
             headers += [header for header in SECURITY_HEADERS if header[0] not in given]
-            traceparent = f"00-{self.context.trace_id}-{self.context.span_id}-{self.context.sampled:02x}"
             headers += [
                 (b"x-request-id", self.context.request_id.encode()),
-                (b"traceparent", traceparent.encode()),
+                (b"traceparent", self.context.traceparent.encode()),
             ]
         self.response_bytes += len(message.get("body", b""))
         await self._send(message)

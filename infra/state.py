@@ -8,6 +8,7 @@ import starlette.requests
 from infra.cache import Cache
 from infra.database import Database
 from infra.limits import SignInLimits
+from infra.outbox import Outbox
 from infra.passwords import Passwords
 from infra.tokens import TokenKeys
 from settings import Settings
@@ -20,6 +21,7 @@ class State(starlette.datastructures.State):
     limits: SignInLimits
     passwords: Passwords
     token_keys: TokenKeys
+    outbox: Outbox
     stopping: asyncio.Event  # set at SIGTERM
 
 

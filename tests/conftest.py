@@ -1,13 +1,14 @@
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from sqlite3 import sqlite_version
-from typing import Protocol, TypeVar
+from contextlib import ExitStack, closing
+from sqlite3 import Row, connect, sqlite_version
+from typing import Any, Protocol, TypeVar
 
 import pytest
 
 from tests.servers import MariaDB, Redis, Server, ServerError
 from tests.service import Account, Service, run_app
+from tests.sink import Sink
 
 TEST_SETTINGS = {"SYS_ENV": "test", "LOGIN_RATE_LIMIT": "1000/300"}
 RAN_AGAINST: dict[str, str] = {}
@@ -20,6 +21,12 @@ class StartService(Protocol):
     """`start_service(backend, LOG_LEVEL="DEBUG")`: the keywords are settings, and win over those of the backend."""
 
     def __call__(self, backend: str = "sqlite", /, *, wait: bool = True, **settings: object) -> Service: ...
+
+
+class Sql(Protocol):
+    """`sql(service, "DELETE FROM sessions")`: one statement in the service's database, and its rows."""
+
+    def __call__(self, service: Service, statement: str, /) -> list[dict[str, Any]]: ...
 
 
 def start(server: AnyServer) -> AnyServer:
@@ -97,6 +104,25 @@ def start_service(request: pytest.FixtureRequest) -> Iterator[StartService]:
             return running.enter_context(Service(env, wait=wait))
 
         yield start_one
+
+
+@pytest.fixture(scope="session")
+def sql(request: pytest.FixtureRequest) -> Sql:
+    def run(service: Service, statement: str) -> list[dict[str, Any]]:
+        if name := service.env.get("MYSQL_DATABASE"):
+            mariadb: MariaDB = request.getfixturevalue("mariadb")
+            return mariadb.sql(statement, database=name)
+        with closing(connect(service.data / "berth.db", isolation_level=None, timeout=10)) as connection:
+            connection.row_factory = Row
+            return [dict(row) for row in connection.execute(statement)]
+
+    return run
+
+
+@pytest.fixture
+def sink() -> Iterator[Sink]:
+    with Sink() as one:
+        yield one
 
 
 @pytest.fixture

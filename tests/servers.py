@@ -249,7 +249,7 @@ class MariaDB(Server):
         self.sql(f"CREATE DATABASE {name}")
         for table in [next(iter(row.values())) for row in self.sql(f"SHOW TABLES IN {like}")] if like else []:
             self.sql(f"CREATE TABLE {name}.{table} LIKE {like}.{table}")
-            self.sql(f"INSERT INTO {name}.{table} SELECT * FROM {like}.{table}")  # noqa: S608 - our own names
+            self.sql(f"INSERT INTO {name}.{table} SELECT * FROM {like}.{table}")
         return name
 
     def environment(self, database: str) -> dict[str, str]:

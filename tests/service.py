@@ -78,6 +78,7 @@ class Service:
         self.folder = Path(tempfile.mkdtemp(prefix="berth-data-"))
         own = {"HOST": "127.0.0.1", "PORT": self.port, "DATA_DIR": self.folder / "data"}
         self.env = clean_environment({**own, **env})
+        self.data = Path(self.env["DATA_DIR"])
         self.output: list[str] = []
         self.changed = threading.Condition()
         self.client = httpx.Client(base_url=self.url, timeout=30, trust_env=False)

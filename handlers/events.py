@@ -1,0 +1,130 @@
+"""Scheduled work: events from outside, each done once; `python app.py run TYPE` does the same from a job."""
+
+import hashlib
+import re
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from urllib.parse import unquote
+
+import msgspec
+from starlette.responses import Response
+
+from infra.bearer import authenticate_service
+from infra.bodies import read_body, wrong_shape
+from infra.cloudevents import STRUCTURED, CloudEvent
+from infra.database import Database
+from infra.logs import get_logger
+from infra.outbox import Outbox
+from infra.problems import Duplicate, Unavailable, invalid
+from infra.state import Request
+from infra.times import now_ms
+from settings import Settings
+
+BATCH = 500  # rows deleted at a time
+CLAIM_MARGIN = 10  # seconds that a claim outlasts REQUEST_TIMEOUT, for clocks that differ
+MEMORY = 7 * 24 * 3600  # seconds that an event's id is known
+
+STRUCTURED_TYPE = re.compile(rf'{re.escape(STRUCTURED)}\s*(;\s*charset\s*=\s*"?utf-8"?\s*)?;?\s*', re.IGNORECASE)
+SCHEDULE_TIME = "x-cloudscheduler-scheduletime"
+
+log = get_logger("task")
+
+
+async def receive_event(request: Request) -> Response:
+    """204: it is done, now or earlier; 422 for a type that is none of TASKS; 5xx: not done, the sender tries again."""
+    settings, database = request.state.settings, request.state.database
+    authenticate_service(request, settings.events_token)
+    event = await read_event(request)
+    if event.type not in TASKS:
+        raise invalid("type", f"expected one of {', '.join(TASKS)}")
+    key = event_key(event)
+    if await claim(database, key, settings.request_timeout + CLAIM_MARGIN):
+        try:
+            await TASKS[event.type](database, settings)
+        except BaseException:
+            with suppress(Unavailable):  # or the claim runs out
+                await database.execute("DELETE FROM received_events WHERE event_key = :key", {"key": key})
+            raise
+        await database.execute("UPDATE received_events SET claimed_until = NULL WHERE event_key = :key", {"key": key})
+    return Response(status_code=204)
+
+
+async def read_event(request: Request) -> CloudEvent:
+    """The event in the body (structured mode) or in the headers (binary mode); then its data isn't read.
+
+    Raises a Problem: 415 for a batch, 422 without an attribute that is required, and as `read_body`.
+    """
+    if request.headers.get("content-type", "").lower().startswith("application/cloudevents"):
+        return await read_body(request, CloudEvent, STRUCTURED_TYPE)
+    await request.body()
+    attributes = {name[3:]: unquote(value) for name, value in request.headers.items() if name.startswith("ce-")}
+    if SCHEDULE_TIME in request.headers:  # all that differs between two runs of a Cloud Scheduler job
+        attributes.setdefault("id", request.headers[SCHEDULE_TIME])
+    try:
+        return msgspec.convert(attributes, CloudEvent)
+    except msgspec.ValidationError as error:
+        raise wrong_shape(str(error), CloudEvent) from None
+
+
+def event_key(event: CloudEvent) -> str:
+    return hashlib.sha256(msgspec.json.encode([event.source, event.id])).hexdigest()
+
+
+async def claim(database: Database, key: str, seconds: float) -> bool:
+    """False when the event is done. Raises Unavailable while another delivery of it is at work."""
+    now = now_ms()
+    values = {"key": key, "now": now, "until": now + round(seconds * 1000)}
+    try:
+        await database.execute(
+            "INSERT INTO received_events (event_key, claimed_until, expires_at) VALUES (:key, :until, :expires_at)",
+            {"key": key, "until": values["until"], "expires_at": now + MEMORY * 1000},
+        )
+    except Duplicate:
+        taken_over = await database.execute(
+            "UPDATE received_events SET claimed_until = :until WHERE event_key = :key AND claimed_until <= :now", values
+        )
+        if not taken_over:
+            row = await database.fetch_one("SELECT claimed_until FROM received_events WHERE event_key = :key", values)
+            if row and row[0] is None:
+                return False
+            raise Unavailable("another delivery of this event is being worked on") from None
+    return True
+
+
+async def purge_sessions(database: Database, settings: Settings) -> None:
+    """Deletes what has expired. A spent refresh token is known, and its reuse seen, until it expires."""
+    now = now_ms()
+    deleted = {
+        "sessions": await purge(database, "sessions", "id", now),
+        "refresh_tokens": await purge(database, "refresh_tokens", "token_hash", now),
+        "received_events": await purge(database, "received_events", "event_key", now),
+    }
+    log.info("expired sessions purged", extra=deleted)
+
+
+async def purge(database: Database, table: str, key: str, now: int) -> int:
+    """In batches, each a transaction of its own: what is done stays done. The number of rows."""
+    deleted = 0
+    while rows := await database.fetch_all(
+        f"SELECT {key}, expires_at FROM {table} WHERE expires_at <= :now ORDER BY expires_at LIMIT {BATCH}",  # noqa: S608
+        {"now": now},
+    ):
+        keys = {f"key_{number}": row[0] for number, row in enumerate(rows)}
+        names = ", ".join(f":{name}" for name in keys)
+        deleted += await database.execute(
+            f"DELETE FROM {table} WHERE expires_at BETWEEN :first AND :last AND {key} IN ({names})",  # noqa: S608
+            keys | {"first": rows[0][1], "last": rows[-1][1]},
+        )
+    return deleted
+
+
+async def deliver_events(database: Database, settings: Settings) -> None:
+    """Sends what is due in the outbox: where no instance has the CPU to do it in the background."""
+    if not await Outbox(database, settings).deliver_due():
+        raise Unavailable("the sink takes no events")
+
+
+TASKS: dict[str, Callable[[Database, Settings], Awaitable[None]]] = {
+    "dev.berth.sessions.purge": purge_sessions,
+    "dev.berth.events.deliver": deliver_events,
+}
