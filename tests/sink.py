@@ -24,7 +24,7 @@ class Delivery:
 
 
 class Sink:
-    """`with` starts it. Its answers are 202, but for those in `answers`, which come first; b"..." is sent as it is."""
+    """`with` starts it. It answers 202, but the first request for an event with what `answers` holds, if anything."""
 
     def __init__(self, certificate: Path | None = None, key: Path | None = None) -> None:
         self.port = free_port()
@@ -33,6 +33,7 @@ class Sink:
         self.answers: list[int | bytes] = []
         self.deliveries: list[Delivery] = []
         self.asked = 0
+        self.known: set[str] = set()
         self.open = threading.Event()
         self.open.set()
         self.changed = threading.Condition()
@@ -65,7 +66,9 @@ class Sink:
         body = json.loads(request.rfile.read(int(request.headers["content-length"])))
         with self.changed:
             self.asked += 1
-            answer = self.answers.pop(0) if self.answers else 202
+            first = body["id"] not in self.known
+            self.known.add(body["id"])
+            answer = self.answers.pop(0) if first and self.answers else 202
             self.changed.notify_all()
         self.open.wait()
         status = answer if isinstance(answer, int) else 0
