@@ -24,13 +24,14 @@ from starlette.routing import Route
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 import settings as environment
-from handlers import accounts, events, health, root, sessions
+from handlers import accounts, events, health, metrics, root, sessions
 from infra import logs
 from infra.background import background
 from infra.cache import Cache, open_cache
 from infra.cors import Cors
 from infra.database import Database, open_database, sqlite_path
 from infra.limits import SignInLimits
+from infra.metrics import RequestMetrics
 from infra.outbox import Outbox
 from infra.passwords import Passwords
 from infra.problems import EXCEPTION_HANDLERS, Unavailable
@@ -65,6 +66,7 @@ ROUTES = [
     Route("/v1/auth/sessions",         sessions.list_sessions,   methods=["GET"]),
     Route("/v1/auth/sessions/{id}",    sessions.revoke_session,  methods=["DELETE"]),
     Route("/v1/events",                events.receive_event,     methods=["POST"]),
+    Route("/metrics",                  metrics.read_metrics,     methods=["GET"]),
     Route("/health/live",              health.live,              methods=["GET"]),
     Route("/health/ready",             health.ready,             methods=["GET"]),
     Route("/health/startup",           health.startup,           methods=["GET"]),
@@ -96,6 +98,7 @@ def create_app(settings: Settings) -> Starlette:
                 "passwords": passwords,
                 "token_keys": TokenKeys(settings.secret_key, settings.secret_key_previous, settings.access_token_ttl),
                 "outbox": outbox,
+                "metrics": RequestMetrics(),
                 "stopping": asyncio.Event(),
             }
 

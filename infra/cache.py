@@ -44,6 +44,7 @@ class Cache:
         self.cause = "not connected yet"
         self.failed = asyncio.Event()
         self.tried = asyncio.Event()  # once, whether it worked or not
+        self.hits = self.misses = self.errors = 0
 
     async def run(self, command: Callable[[Client], Awaitable[Result]]) -> Result | None:
         """What the command answers, or None when Redis is lost, absent or slower than REDIS_TIMEOUT."""
@@ -54,6 +55,7 @@ class Cache:
             async with asyncio.timeout(self.settings.redis_timeout):
                 return await command(client)
         except Exception as error:  # noqa: BLE001 - coredis raises its own, OSError, RuntimeError and groups of them
+            self.errors += 1
             # coredis may lose a slot of its pool whenever a connection breaks: start afresh rather than count them
             if self.client is client:
                 self.client, self.cause = None, describe(error)
@@ -104,7 +106,10 @@ class Cache:
         """The account's JSON when both it and the live session are known."""
         keys = [account_key(account_id), session_key(account_id, session_id)]
         account, session = await self.run(lambda client: client.mget(keys)) or (None, None)
-        return account if account and session else None
+        found = account if account and session else None
+        self.hits += found is not None
+        self.misses += found is None
+        return found
 
     async def put_session(self, account_id: str, session_id: str, account: bytes, expires_at: int) -> None:
         """Keeps what was read from the database, unless it has changed since. `expires_at`: Unix milliseconds."""

@@ -23,6 +23,7 @@ from pymysql import err
 from pymysql.constants import CR, ER
 
 from infra.logs import get_logger
+from infra.metrics import Histogram
 from infra.mysql import connection_options, mysql_url, tls_required
 from infra.problems import Duplicate, Unavailable
 from settings import Settings
@@ -30,6 +31,7 @@ from settings import Settings
 Row = tuple[Any, ...]
 Values = Mapping[str, Any]
 
+WAIT_SECONDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0)
 REPLICA_PAUSE = 5  # seconds without a lost replica before it is tried again
 RELEASE_TIMEOUT = 0.25  # seconds
 CLOSE_TIMEOUT = 1  # seconds; the connections are cut before, this only waits for the pool to notice
@@ -95,6 +97,8 @@ class Pool:
         self.mysql = url.startswith("mysql")
         # Slots are counted here, so that aiomysql's pool never has a waiter: it may forget to wake one.
         self.slots = asyncio.Semaphore(settings.mysql_pool_max_size)
+        self.used = 0
+        self.wait_seconds = Histogram(WAIT_SECONDS)
         self.backend = databases.Database(url, **options)
 
     async def open(self) -> None:
@@ -108,7 +112,9 @@ class Pool:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """A connection of one's own; after any failure but a refused value it is closed, not given back."""
+        started = time.perf_counter()
         async with self._slot(), self._checkout() as raw:
+            self.wait_seconds.observe(time.perf_counter() - started)
             try:
                 if self.mysql and tls_required(self.settings) and not raw._secure:  # noqa: SLF001 - aiomysql has no public name
                     raise Unavailable("the database is unavailable", "MYSQL_SSL_MODE requires TLS, the server has none")
@@ -128,10 +134,13 @@ class Pool:
             async with asyncio.timeout(self.settings.mysql_pool_timeout):
                 await self.slots.acquire()
         except TimeoutError:
+            self.wait_seconds.observe(self.settings.mysql_pool_timeout)
             raise Unavailable("the database is busy", "no free connection within MYSQL_POOL_TIMEOUT") from None
+        self.used += 1
         try:
             yield
         finally:
+            self.used -= 1
             self.slots.release()
 
     @asynccontextmanager
@@ -150,6 +159,11 @@ class Pool:
                 await connection.__aexit__()
             else:  # SQLite's thread may be waiting for another process's lock; it closes when it has it
                 await asyncio.wait([asyncio.ensure_future(connection.__aexit__())], timeout=RELEASE_TIMEOUT)
+
+    @property
+    def size(self) -> int:
+        """Connections open now, used or idle."""
+        return self.backend._backend._pool.size if self.mysql else self.used  # noqa: SLF001
 
     async def close(self) -> None:
         """Cuts what still runs: a transaction left open must not hold up the exit."""

@@ -45,7 +45,8 @@ class LogWriter:
         self._queue: SimpleQueue[bytes | threading.Event | None] = SimpleQueue()
         self._lock = threading.RLock()
         self._pending = 0
-        self._dropped = 0
+        self.dropped = 0  # lines, since the start
+        self._told = 0  # of these, in a line that says so
         self._closed = False
         self._broken = False
         self._thread = threading.Thread(target=self._run, name="logs", daemon=True)
@@ -60,7 +61,7 @@ class LogWriter:
         with self._lock:
             if not self._closed:
                 if self._pending + len(line) > limit:
-                    self._dropped += 1
+                    self.dropped += 1
                 else:
                     self._pending += len(line)
                     self._queue.put(line)
@@ -69,7 +70,7 @@ class LogWriter:
 
     def drop(self) -> None:
         with self._lock:
-            self._dropped += 1
+            self.dropped += 1
 
     def flush(self, timeout: float = EXIT_TIMEOUT) -> bool:
         """Waits until what was logged so far is written; False when that took too long."""
@@ -92,7 +93,7 @@ class LogWriter:
             lines, mark = self._next_batch()
             written = self._write(b"".join(lines))
             with self._lock:
-                self._dropped += 0 if written else len(lines)
+                self.dropped += 0 if written else len(lines)
                 self._pending = 0 if self._queue.empty() else self._pending - sum(map(len, lines))
             if written:
                 self._tell_dropped()
@@ -119,11 +120,9 @@ class LogWriter:
         return lines, item
 
     def _tell_dropped(self) -> None:
-        with self._lock:
-            dropped, self._dropped = self._dropped, 0
-        if dropped and not self._write(self._drop_line(dropped)):
-            with self._lock:
-                self._dropped += dropped
+        dropped = self.dropped - self._told
+        if dropped and self._write(self._drop_line(dropped)):
+            self._told += dropped
 
     def _write(self, data: bytes) -> bool:
         rest = memoryview(data)
@@ -202,6 +201,11 @@ def configure(
     threading.excepthook = report_thread_crash
     sys.unraisablehook = report_unraisable
     return writer
+
+
+def dropped_lines() -> int:
+    """Since the start."""
+    return sum(handler.writer.dropped for handler in logging.getLogger().handlers if isinstance(handler, LineHandler))
 
 
 def make_formatter(log_format: str, redactor: Redactor, project: str | None, service: str) -> JsonLines:

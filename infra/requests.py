@@ -1,4 +1,5 @@
-"""Every request's frame: trace context in and out, headers of the answer, the last net for errors, the access line."""
+"""Every request's frame: trace context in and out, headers of the answer, the last net for errors, the access line,
+the metrics."""
 
 import asyncio
 import random
@@ -11,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from infra.ids import new_id
 from infra.logs import RequestContext, get_logger, request_context
+from infra.metrics import RequestMetrics
 from infra.problems import Problem, Unavailable, problem_response
 
 # W3C Trace Context, section 3.2: version ff and all-zero ids are invalid, later versions may append fields.
@@ -42,6 +44,8 @@ class Frame:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        metrics: RequestMetrics = scope["state"]["metrics"]
+        metrics.in_flight += 1
         exchange = Exchange(scope, receive, send)
         token = request_context.set(exchange.context)
         try:
@@ -55,7 +59,8 @@ class Frame:
             )
             await exchange.answer(Problem(500, detail))
         finally:
-            exchange.write_line()
+            metrics.in_flight -= 1
+            exchange.write_line(metrics)
             request_context.reset(token)
 
 
@@ -98,9 +103,11 @@ class Exchange:
         if not self.status:
             await problem_response(problem, self.scope["path"])(self.scope, self._receive, self.send)
 
-    def write_line(self) -> None:
-        route = self.scope.get("route")
+    def write_line(self, metrics: RequestMetrics) -> None:
+        route = getattr(self.scope.get("route"), "path", None)
         method, path = self.scope["method"], self.scope["path"]
+        seconds = time.perf_counter() - self.started
+        metrics.observe(method, route, self.status, seconds)
         access_log.info(
             "%s %s %d",
             method,
@@ -108,10 +115,10 @@ class Exchange:
             self.status,
             extra={
                 "method": method,
-                "route": getattr(route, "path", None),
+                "route": route,
                 "path": path,
                 "status": self.status,
-                "duration_ms": round((time.perf_counter() - self.started) * 1000, 3),
+                "duration_ms": round(seconds * 1000, 3),
                 "request_bytes": self.request_bytes,
                 "response_bytes": self.response_bytes,
                 "client": self.scope["client"][0] if self.scope.get("client") else None,

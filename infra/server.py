@@ -144,6 +144,7 @@ class Protocol(HttpToolsProtocol):
             "headers": [],
             "client": self.client,
             "http_version": "1.1",
+            "state": self.app_state,
         }
         pending = self.cycle
         self.cycle = RequestResponseCycle(

@@ -8,6 +8,7 @@ import starlette.requests
 from infra.cache import Cache
 from infra.database import Database
 from infra.limits import SignInLimits
+from infra.metrics import RequestMetrics
 from infra.outbox import Outbox
 from infra.passwords import Passwords
 from infra.tokens import TokenKeys
@@ -22,6 +23,7 @@ class State(starlette.datastructures.State):
     passwords: Passwords
     token_keys: TokenKeys
     outbox: Outbox
+    metrics: RequestMetrics
     stopping: asyncio.Event  # set at SIGTERM
 
 
