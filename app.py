@@ -1,4 +1,4 @@
-"""Berth: accounts and sessions. `python app.py` serves, `python app.py migrate` upgrades the schema."""
+"""Berth: accounts and sessions. `python app.py` serves; `python app.py --help` tells what else it does."""
 
 import gc
 import os
@@ -146,6 +146,7 @@ async def run_migrations(settings: Settings) -> None:
 
 async def run_task(settings: Settings, event_type: str) -> None:
     """Waits for the database as serving does. Raises StartupError."""
+    gc.enable()
     deadline = time.monotonic() + settings.startup_timeout
     async with contextlib.AsyncExitStack() as stack:
         database = await open_current_database(stack, settings, deadline)

@@ -45,9 +45,9 @@ class Frame:
             await self.app(scope, receive, send)
             return
         metrics: RequestMetrics = scope["state"]["metrics"]
-        metrics.in_flight += 1
         exchange = Exchange(scope, receive, send)
         token = request_context.set(exchange.context)
+        metrics.in_flight += 1
         try:
             await self.app(scope, exchange.receive, exchange.send)
         except asyncio.CancelledError:  # the server's last word at the end of SHUTDOWN_TIMEOUT
