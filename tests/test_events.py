@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.conftest import TEST_SETTINGS, Sql, StartService, backend_settings
-from tests.servers import free_port
+from tests.servers import free_port, wait_until
 from tests.service import Service, parse, run_app
 from tests.wire import assert_problem
 
@@ -187,8 +187,10 @@ def test_an_event_at_two_instances_at_once_is_done_once(service: Service, start_
         statuses = [answer.result().status_code for answer in answers]
     assert set(statuses) <= {204, 503}
     assert 204 in statuses
-    assert binary(other, event).status_code == 204
-    assert purges(service, other) - before == 1
+    for last in (binary(service, new_event()), binary(other, new_event()), binary(other, event)):
+        assert last.status_code == 204
+    wait_until(lambda: purges(service, other) - before >= 3, "the last line of each", within=5)
+    assert purges(service, other) - before == 3
 
 
 def test_an_event_that_fails_is_a_5xx_and_done_when_it_comes_again(service: Service, sql: Sql) -> None:
@@ -209,10 +211,10 @@ def test_an_event_that_is_being_worked_on_is_a_503_until_its_claim_ends(service:
     answer = binary(service, event)
     assert_problem(answer, 503)
     assert answer.headers["retry-after"]
+    account_id = expire_a_session(service, sql)
     sql(service, "UPDATE received_events SET claimed_until = 1")  # whoever had it has crashed
-    before = purges(service)
     assert binary(service, event).status_code == 204
-    assert purges(service) - before == 1
+    assert sessions_and_tokens(service, sql, account_id) == (0, 0)
 
 
 # The purge
@@ -254,7 +256,7 @@ def test_a_purge_takes_all_however_many_in_bounded_statements(service: Service, 
     sql(service, f"INSERT INTO sessions ({columns}) VALUES {values}")
     assert binary(service, new_event()).status_code == 204
     assert sessions_and_tokens(service, sql, account.id) == (1, 1)
-    assert service.log(type="task")[-1]["sessions"] >= ROWS
+    wait_until(lambda: any(line["sessions"] >= ROWS for line in service.log(type="task")), "the line", within=5)
 
 
 # python app.py run
