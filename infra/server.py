@@ -15,13 +15,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from infra.logs import LogWriter, get_logger
-from infra.problems import Problem, problem_response
+from infra.problems import Problem, Unavailable, problem_response
 from infra.request_limits import linger
 from infra.requests import Frame
 from infra.startup import StartupError
 from settings import Settings
 
 MAX_HEADER_BYTES = 64 * 1024
+MAX_PIPELINED = 100  # requests that wait for their turn on one connection: each takes far more memory than bytes
 KEEP_ALIVE = 75  # seconds; longer than the idle time-outs of the usual proxies (60 s), so that they close first
 BACKLOG = 2048
 BACKLOG_LINGER = 0.02  # seconds to accept whoever has connected already, before the listener closes
@@ -29,6 +30,9 @@ IDLE_LINGER = 0.25  # seconds in which a request that is already on its way may 
 CANCEL_TIMEOUT = 0.5  # seconds for a cancelled request to write its 503
 
 log = get_logger("system")
+
+
+HEADERS_TOO_LARGE = Problem(431, f"the headers may have at most {MAX_HEADER_BYTES} bytes")
 
 
 class Refusal:
@@ -50,10 +54,12 @@ class Protocol(HttpToolsProtocol):
     """Adds to uvicorn's HTTP/1.1 a limit and a time-out for headers, and problem documents for what isn't a request."""
 
     settings: Settings  # set on the subclass that Server makes
-    header_bytes = 0  # of a request whose headers aren't complete; 0 between requests and within a body
+    header_bytes = 0  # of headers or trailers that aren't complete; 0 between requests and within a body
     in_body = False
     refused = False
+    refusal: Problem | None = None  # why the parser was stopped, when not by what it parses
     header_timer: asyncio.TimerHandle | None = None
+    write_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -62,22 +68,36 @@ class Protocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.forget_header_timer()
-        super().connection_lost(exc)
+        super().connection_lost(exc)  # which resumes writing
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """A client that has asked may close its side and still read: the connection stays until the last answer."""
+        if self.cycle is None or self.cycle.response_complete or self.in_body:
+            return False
+        self.cycle.keep_alive = False
+        return True
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.write_timer = self.loop.call_later(self.settings.request_timeout, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.write_timer:
+            self.write_timer.cancel()
 
     def data_received(self, data: bytes) -> None:
         if self.refused:
             return
         self._unset_keepalive_if_required()
-        if not self.in_body:
-            self.header_bytes += len(data)
+        self.header_bytes += len(data)
         try:
             self.feed(data)
+            if self.header_bytes > MAX_HEADER_BYTES:
+                self.refuse(HEADERS_TOO_LARGE)
         except httptools.HttpParserError:
-            if self.header_bytes <= MAX_HEADER_BYTES:
-                self.refuse(Problem(400, "this is not valid HTTP/1.1"))
-        if self.header_bytes > MAX_HEADER_BYTES:
-            self.refuse(Problem(431, f"the headers may have at most {MAX_HEADER_BYTES} bytes"))
-        elif self.header_bytes and self.header_timer is None:
+            self.refuse(self.refusal or Problem(400, "this is not valid HTTP/1.1"))
+        if self.header_bytes and not (self.in_body or self.refused or self.header_timer):
             self.header_timer = self.loop.call_later(self.settings.request_timeout, self.on_header_timeout)
 
     def feed(self, data: bytes) -> None:
@@ -97,7 +117,10 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > MAX_HEADER_BYTES:
-            self.header_bytes = MAX_HEADER_BYTES + 1
+            self.refusal = HEADERS_TOO_LARGE
+        if len(self.pipeline) >= MAX_PIPELINED:
+            self.refusal = Unavailable("too many requests at once on one connection", retry_after=1)
+        if self.refusal:
             raise ValueError  # stops the parser: nothing of the request reaches the app
         super().on_headers_complete()
         self.header_bytes, self.in_body = 0, True
@@ -105,10 +128,18 @@ class Protocol(HttpToolsProtocol):
         if self.app_state["stopping"].is_set() or self.parser.should_upgrade():
             self.cycle.keep_alive = False
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self.in_body:  # trailers mean nothing here
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        super().on_body(body)
+        self.header_bytes = 0
+
     def on_message_complete(self) -> None:
         if not (self.parser.should_upgrade() and framing(self.headers)):  # else its body is still to come
             super().on_message_complete()
-            self.in_body = False
+            self.header_bytes, self.in_body = 0, False
 
     def on_body_complete(self) -> None:
         """The end of a body after a declined upgrade."""
@@ -264,7 +295,7 @@ async def serve(app: Starlette, settings: Settings, writer: LogWriter) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
     try:
-        with bind(settings.host, settings.port) as listener:
+        with bind(settings) as listener:
             async with app.router.lifespan_context(app) as state:
                 server = Server(app, settings, dict(state or {}))
                 await server.startup([listener])
@@ -277,15 +308,18 @@ async def serve(app: Starlette, settings: Settings, writer: LogWriter) -> None:
     log.info("stopped")
 
 
-def bind(host: str, port: int) -> socket.socket:
+def bind(settings: Settings) -> socket.socket:
     """Bound before anything opens, so that a taken port is told at once; nobody can connect before it listens."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # a client that never reads an answer keeps no connection open
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(settings.request_timeout * 1000))
         listener.bind(address)
     except OSError as error:
-        raise StartupError(os.EX_UNAVAILABLE, f"can't listen on HOST {host}, PORT {port}: {error}") from None
+        asked_for = f"HOST {settings.host}, PORT {settings.port}"
+        raise StartupError(os.EX_UNAVAILABLE, f"can't listen on {asked_for}: {error}") from None
     return listener
