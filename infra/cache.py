@@ -42,7 +42,6 @@ class Cache:
         self.enabled = settings.redis_host is not None
         self.client: Client | None = None
         self.cause = "not connected yet"
-        self.failed = asyncio.Event()
         self.tried = asyncio.Event()  # once, whether it worked or not
         self.hits = self.misses = self.errors = 0
 
@@ -59,13 +58,12 @@ class Cache:
             # coredis may lose a slot of its pool whenever a connection breaks: start afresh rather than count them
             if self.client is client:
                 self.client, self.cause = None, describe(error)
-                self.failed.set()
             return None
 
     async def ping(self) -> None:
         """Raises Unavailable."""
         await self.tried.wait()
-        if await self.run(lambda client: client.ping()) is None:
+        if await self.run(probe) is None:
             raise Unavailable("Redis is unavailable", self.cause)
 
     async def supervise(self) -> None:
@@ -78,8 +76,7 @@ class Cache:
                 async with contextlib.AsyncExitStack() as stack:
                     async with asyncio.timeout(self.settings.redis_timeout):
                         client = await stack.enter_async_context(new_client(self.settings))
-                        await client.ping()
-                    self.failed.clear()
+                        await probe(client)
                     self.client = client
                     self.tried.set()
                     log.info("Redis is back" if known_lost else "Redis connected")
@@ -97,10 +94,8 @@ class Cache:
 
     async def _watch(self) -> None:
         while self.client is not None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(PING_INTERVAL):
-                    await self.failed.wait()
-            await self.run(lambda client: client.ping())
+            await asyncio.sleep(PING_INTERVAL)
+            await self.run(probe)
 
     async def get_session(self, account_id: str, session_id: str) -> bytes | None:
         """The account's JSON when both it and the live session are known."""
@@ -127,6 +122,11 @@ class Cache:
 
     async def _bury(self, key: str) -> None:
         await self.run(lambda client: client.set(key, TOMBSTONE, ex=TTL))
+
+
+async def probe(client: Client) -> Any:
+    """A small write: a Redis that is full or read-only answers PING as if nothing were wrong."""
+    return await client.set("berth:{probe}", b"", ex=PING_INTERVAL)
 
 
 @asynccontextmanager

@@ -37,6 +37,7 @@ RELEASE_TIMEOUT = 0.25  # seconds
 CLOSE_TIMEOUT = 1  # seconds; the connections are cut before, this only waits for the pool to notice
 # The last two are MariaDB's ER_CONNECTION_KILLED and MySQL's ER_CLIENT_INTERACTION_TIMEOUT.
 LOST_CODES = {CR.CR_SERVER_GONE_ERROR, CR.CR_SERVER_LOST, ER.SERVER_SHUTDOWN, 1927, 4031}
+DEMOTED_CODES = {ER.OPTION_PREVENTS_STATEMENT, 1836}  # --read-only; MySQL's ER_READ_ONLY_MODE
 FAILURES = (err.MySQLError, sqlite3.OperationalError, OSError, EOFError, RuntimeError)
 NEEDS_TLS = "caching_sha2_password needs TLS: MYSQL_SSL_MODE is disabled, or the server offers none"
 
@@ -46,6 +47,10 @@ sql_log = get_logger("sql")
 
 class ConnectionLost(Unavailable):
     """The connection broke, often before the statement ran: a read may be tried again."""
+
+
+class Demoted(Unavailable):
+    """The server takes no writes: after a failover its name leads to another one."""
 
 
 class Connection:
@@ -121,12 +126,20 @@ class Pool:
                 yield Connection(raw, self.settings, mysql=self.mysql)
             except Duplicate:
                 raise
-            except BaseException:
+            except BaseException as error:
                 if self.mysql:
                     raw.close()
+                    if isinstance(error, Demoted):
+                        self._drop_idle()
                 raise
             if self.mysql and raw.loop.time() - raw.connected_time >= self.settings.mysql_pool_recycle:
                 raw.close()
+
+    def _drop_idle(self) -> None:
+        """What is asked next connects anew, by the server's name."""
+        idle = self.backend._backend._pool._free  # noqa: SLF001 - its clear() says good-bye, and waits for that
+        while idle:
+            idle.popleft().close()
 
     @asynccontextmanager
     async def _slot(self) -> AsyncIterator[None]:
@@ -275,8 +288,9 @@ def unavailable(error: BaseException) -> Unavailable:
         return Unavailable("the database is unavailable", "no answer in time")
     if isinstance(error, RuntimeError) and "caching_sha2_password" in str(error):  # the packages would ask for another
         return Unavailable("the database is unavailable", NEEDS_TLS)
-    lost = isinstance(error, err.MySQLError) and error.args[:1] and error.args[0] in LOST_CODES
-    return (ConnectionLost if lost else Unavailable)("the database is unavailable", error)
+    code = error.args[0] if isinstance(error, err.MySQLError) and error.args else None
+    kind = ConnectionLost if code in LOST_CODES else Demoted if code in DEMOTED_CODES else Unavailable
+    return kind("the database is unavailable", error)
 
 
 def duplicate_field(message: str) -> str:
