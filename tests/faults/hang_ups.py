@@ -1,0 +1,74 @@
+"""Clients that leave at a random moment of a request, beside others whose answers are checked."""
+
+import asyncio
+import random
+import socket
+import struct
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.faults.load import PASSWORD, ask, encode, new_account, sign_up
+from tests.service import Service
+
+RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends RST instead of FIN
+
+
+@dataclass
+class HangUps:
+    left: int = 0
+    checked: int = 0
+    wrong: list[str] = field(default_factory=list)
+
+
+async def hang_up(service: Service, count: int, at_once: int = 40, seed: int = 1) -> HangUps:
+    """`count` clients leave, `at_once` at a time."""
+    chance = random.Random(seed)
+    accounts = [await sign_up(service.port) for _ in range(8)]
+    result = HangUps()
+    leaving = True
+
+    async def watch(account: dict[str, Any]) -> None:
+        while leaving:
+            await check(service.port, account, result)
+
+    async def leave_many(share: int) -> None:
+        for _ in range(share):
+            await leave(service.port, chance.choice(accounts), chance)
+            result.left += 1
+
+    watchers = [asyncio.create_task(watch(account)) for account in accounts[:4]]
+    await asyncio.gather(*(leave_many(count // at_once) for _ in range(at_once)))
+    leaving = False
+    await asyncio.gather(*watchers)
+    return result
+
+
+async def check(port: int, account: dict[str, Any], result: HangUps) -> None:
+    me = await ask(port, "GET", "/v1/auth/me", token=account["access_token"])
+    sessions = await ask(port, "GET", "/v1/auth/sessions?limit=1", token=account["access_token"])
+    if me.status_code != 200 or me.json()["id"] != account["account"]["id"]:
+        result.wrong.append(f"me of {account['account']['id']}: {me.status_code} {me.body!r}")
+    if sessions.status_code != 200 or len(sessions.json()["items"]) != 1:
+        result.wrong.append(f"sessions: {sessions.status_code} {sessions.body!r}")
+    result.checked += 2
+
+
+async def leave(port: int, account: dict[str, Any], chance: random.Random) -> None:
+    token = account["access_token"]
+    request = chance.choice(
+        [
+            encode("GET", "/v1/auth/me", token=token),
+            encode("GET", "/v1/auth/sessions", token=token),
+            encode("PATCH", "/v1/auth/me", {"username": account["account"]["username"]}, token),
+            encode("POST", "/v1/auth/register", new_account()),
+            encode("POST", "/v1/auth/login", {"login": account["account"]["username"], "password": PASSWORD}),
+            encode("POST", "/v1/auth/refresh", {"refresh_token": "brt_unknown"}),
+        ]
+    )
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    whole = chance.random() < 0.8
+    writer.write(request if whole else request[: chance.randrange(len(request))])
+    await asyncio.sleep(chance.random() ** 3 * 0.05)
+    if chance.random() < 0.5:
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    writer.transport.abort()
