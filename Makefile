@@ -11,7 +11,7 @@ REFUSE  := import sys; sys.version_info >= (3, 11) or sys.exit("Berth needs Pyth
            + sys.version.split()[0] + ". Try: make PYTHON=/path/to/python3.11")
 
 MAKEFLAGS += --no-print-directory
-.PHONY: help run test test-image lint format lock sbom migrate settings clean
+.PHONY: help run test test-image soak lint format lock sbom migrate settings clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,10 @@ test: .venv/dev ## run the tests against real servers of their own (ARGS="-k log
 test-image: .venv/dev ## build the image and run it confined, on the Docker engine here or one that the tests start (as root)
 	@docker info >/dev/null 2>&1 || set -- dockerd=docker.io debootstrap=debootstrap; tests/install-servers.sh "$$@"
 	@$(BIN)/python -m pytest $(ARGS) tests/image
+
+soak: .venv/dev ## play every fault, many times and for a quarter of an hour (ARGS="--scale 0.02 --minutes 1" for less)
+	@tests/install-servers.sh
+	@$(BIN)/python -m tests.soak $(ARGS)
 
 lint: .venv/dev ## check style, format and types
 	@$(BIN)/ruff check --quiet && $(BIN)/ruff format --quiet --check

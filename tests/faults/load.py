@@ -18,7 +18,7 @@ from tests.service import Service
 from tests.wire import Answer, parse_answers
 
 HANG = 60  # seconds without an answer: longer than all time-outs of a request together
-PASSWORD = "a long password"  # noqa: S105
+PASSWORD = "a long password"
 NAMES = itertools.count(1)
 
 Rows = Callable[[str], list[tuple[Any, ...]]]
@@ -53,7 +53,9 @@ def encode(method: str, path: str, body: object = None, token: str = "", request
     return "\r\n".join([*lines, "\r\n"]).encode() + content
 
 
-async def ask(port: int, method: str, path: str, body: object = None, token: str = "", request_id: str = "") -> Answer:
+async def ask(
+    port: int, method: str, path: str, body: object = None, token: str = "", *, request_id: str = ""
+) -> Answer:
     """Raises OSError when the connection breaks before the answer's end, TimeoutError when there is none."""
     async with asyncio.timeout(HANG):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -62,9 +64,10 @@ async def ask(port: int, method: str, path: str, body: object = None, token: str
             received = await reader.read()
         finally:
             writer.close()
-    if not received:
-        raise ConnectionResetError("closed without an answer")
-    [answer] = parse_answers(received)
+    try:
+        [answer] = parse_answers(received)
+    except (AssertionError, ValueError):
+        raise ConnectionResetError(f"cut off after {len(received)} bytes") from None
     return answer
 
 
@@ -87,8 +90,9 @@ async def sign_up(port: int) -> dict[str, Any]:
 class Load:
     """What was asked and answered; `check()` holds it against the database."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, pause: float = 0) -> None:
         self.port = port
+        self.pause = pause  # seconds of a client between two refreshes
         self.stopping = False
         self.statuses: Counter[int] = Counter()
         self.seconds: list[float] = []
@@ -145,6 +149,7 @@ class Load:
 
     async def use(self, account: dict[str, Any], tokens: dict[str, Any]) -> bool:
         """One look at the account and one refresh; False when the session can't be used any longer."""
+        await asyncio.sleep(self.pause)
         for path in ("/v1/auth/me", "/v1/auth/sessions"):
             answer = await self.ask("GET", path, token=tokens["access_token"])
             if answer and answer.status_code == 200:
@@ -164,7 +169,7 @@ class Load:
 
     def check(self, rows: Rows) -> dict[str, int]:
         """How many of the promises the database doesn't keep, by kind. All zero: nothing lost, nothing half made."""
-        accounts = dict(rows("SELECT id, username FROM accounts"))
+        accounts: dict[str, str] = dict(rows("SELECT id, username FROM accounts"))
         unspent = {row[0] for row in rows("SELECT token_hash FROM refresh_tokens WHERE spent_at IS NULL")}
         return {
             "accounts lost": sum(accounts.get(key) != name for key, name in self.accounts.items()),
@@ -183,9 +188,10 @@ def half_made(rows: Rows) -> int:
     """Sessions without an account, refresh tokens without a session, sessions that haven't one unspent token."""
     orphans = (
         "SELECT s.id FROM sessions s LEFT JOIN accounts a ON a.id = s.account_id WHERE a.id IS NULL",
-        "SELECT t.token_hash FROM refresh_tokens t LEFT JOIN sessions s"
-        " ON s.account_id = t.account_id AND s.id = t.session_id WHERE s.id IS NULL",
-        "SELECT s.id FROM sessions s LEFT JOIN refresh_tokens t ON s.account_id = t.account_id AND s.id = t.session_id"
-        " AND t.spent_at IS NULL GROUP BY s.account_id, s.id HAVING COUNT(t.token_hash) <> 1",
+        """SELECT t.token_hash FROM refresh_tokens t LEFT JOIN sessions s
+        ON s.account_id = t.account_id AND s.id = t.session_id WHERE s.id IS NULL""",
+        """SELECT s.id FROM sessions s LEFT JOIN refresh_tokens t
+        ON s.account_id = t.account_id AND s.id = t.session_id AND t.spent_at IS NULL
+        GROUP BY s.account_id, s.id HAVING COUNT(t.token_hash) <> 1""",
     )
     return sum(len(rows(sql)) for sql in orphans)

@@ -80,7 +80,7 @@ def check_one_name(statuses: Counter[Statuses], names: list[str], rows: Rows) ->
 
 
 def check_one_token(statuses: Counter[Statuses], accounts: list[str], rows: Rows) -> None:
-    """One gets a new pair, the other is told that the session has ended, and it has: nobody can tell who is the thief."""
+    """One gets a new pair, the other is told that the session has ended, and it has: either may be the thief."""
     assert set(statuses) == {(200, 401)}, statuses
     assert (sessions_left(rows, accounts), half_made(rows)) == (0, 0)
 
