@@ -301,7 +301,7 @@ class Redis(Server):
     def answers(self) -> bool:
         try:
             return self.command("PING") == "PONG"
-        except OSError:
+        except (OSError, RuntimeError):  # RuntimeError: it is still loading
             return False
 
     def command(self, *words: object, database: int = 0) -> Answer:
