@@ -18,7 +18,8 @@ from infra.problems import Unavailable
 N, R, P = 2**15, 8, 3
 SALT_BYTES = 16
 MAX_MEMORY = 64 * 2**20  # bytes; 128 * N * r is OpenSSL's own limit, and p needs a little more
-QUEUE_PER_CORE = 32  # a hash takes about 0.1 s: nobody waits for more than a few seconds
+QUEUE_PER_CORE = 32  # a hash takes about 0.1 s
+QUEUE_TIMEOUT = 5  # seconds that one may wait for its turn, however slow the cores are
 CGROUP_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
 Parameters = ParamSpec("Parameters")
@@ -50,9 +51,15 @@ class Passwords:
         if self.pending >= self.cores * (1 + QUEUE_PER_CORE):
             raise Unavailable("too many sign-ins at once", f"{self.pending} password hashes are waiting")
         self.pending += 1
+        future = self.executor.submit(function, *args, **kwargs)
         try:
-            return await asyncio.wrap_future(self.executor.submit(function, *args, **kwargs))
+            hashing = asyncio.wrap_future(future)
+            await asyncio.wait([hashing], timeout=QUEUE_TIMEOUT)
+            if future.cancel():  # it has not begun
+                raise Unavailable("too many sign-ins at once", f"no free core within {QUEUE_TIMEOUT} s")
+            return await hashing
         finally:
+            future.cancel()
             self.pending -= 1
 
     def close(self) -> None:
