@@ -1,6 +1,6 @@
 """MySQL, or SQLite, through `databases`: pool, time-outs, transactions, health.
 
-`databases` and aiomysql lose pool slots, hang and take plain text for TLS (tests/test_database_faults.py plays it
+`databases` and aiomysql lose pool slots, hang and take plain text for TLS (tests/faults/ plays it
 through), so each connection is checked out here, under time-outs of our own, and thrown away after any doubt.
 """
 

@@ -6,6 +6,7 @@ from typing import Any, Protocol, TypeVar
 
 import pytest
 
+from tests.proxy import Proxy
 from tests.servers import MariaDB, Redis, Server, ServerError
 from tests.service import Account, Service, run_app
 from tests.sink import Sink
@@ -71,6 +72,20 @@ def mysql_and_redis(mariadb: MariaDB, redis: Redis, migrated: str) -> Callable[[
         f"(own processes on 127.0.0.1:{mariadb.port} and :{redis.port})"
     )
     return lambda: mariadb.environment(mariadb.create_database(like=migrated)) | redis.environment()
+
+
+@pytest.fixture
+def mysql_env(mariadb: MariaDB, migrated: str) -> Environment:
+    """A fresh database on the shared server; a test may kill that database's connections."""
+    return mariadb.environment(mariadb.create_database(like=migrated))
+
+
+@pytest.fixture
+def mysql_proxy(mariadb: MariaDB) -> Iterator[Proxy]:
+    """A wire to the shared server that breaks when told to."""
+    proxy = Proxy(mariadb.port)
+    yield proxy
+    proxy.close()
 
 
 def backend_settings(backend: str, request: pytest.FixtureRequest) -> Environment:
