@@ -1,4 +1,4 @@
-"""Probes: who asks, what they see. Lost servers are in test_database_faults and test_redis_faults."""
+"""Probes: who asks, what they see. Lost servers are in tests/faults."""
 
 import pytest
 
