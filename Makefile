@@ -7,6 +7,8 @@ BIN     := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 COMPILE := CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe \
            --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
+AUDIT   := $(BIN)/pip-audit --strict --progress-spinner off --disable-pip --require-hashes -r requirements.txt \
+           -r requirements-dev.txt
 REFUSE  := import sys; sys.version_info >= (3, 11) or sys.exit("Berth needs Python 3.11 or newer; $(PYTHON) is " \
            + sys.version.split()[0] + ". Try: make PYTHON=/path/to/python3.11")
 
@@ -31,10 +33,12 @@ soak: .venv/dev ## play every fault, many times and for a quarter of an hour (AR
 	@tests/install-servers.sh
 	@$(BIN)/python -m tests.soak $(ARGS)
 
-lint: .venv/dev ## check style, format and types
+lint: .venv/dev ## check style, format, types, and the packages for known vulnerabilities (where there is a network)
 	@$(BIN)/ruff check --quiet && $(BIN)/ruff format --quiet --check
 	@$(BIN)/mypy
 	@$(BIN)/hadolint Dockerfile
+	@if said=$$($(AUDIT) 2>&1); then exit 0; fi; case "$$said" in *"known vulnerabilit"*) echo "$$said"; exit 1;; \
+	*) echo "pip-audit: NOT CHECKED: $$(echo "$$said" | tail -n 1 | cut -c 1-160)";; esac
 
 format: .venv/dev ## fix what can be fixed
 	@$(BIN)/ruff check --quiet --fix; $(BIN)/ruff format --quiet
