@@ -95,7 +95,7 @@ async def purge_sessions(database: Database, settings: Settings) -> None:
     """Deletes what has expired. A spent refresh token is known, and its reuse seen, until it expires."""
     now = now_ms()
     deleted = {
-        "sessions": await purge(database, "sessions", "id", now),
+        "sessions": await purge(database, "sessions", "account_id, id", now),
         "refresh_tokens": await purge(database, "refresh_tokens", "token_hash", now),
         "received_events": await purge(database, "received_events", "event_key", now),
     }
@@ -104,18 +104,13 @@ async def purge_sessions(database: Database, settings: Settings) -> None:
 
 async def purge(database: Database, table: str, key: str, now: int) -> int:
     """In batches, each a transaction of its own: what is done stays done. The number of rows."""
-    deleted = 0
-    while rows := await database.fetch_all(
-        f"SELECT {key}, expires_at FROM {table} WHERE expires_at <= :now ORDER BY expires_at LIMIT {BATCH}",  # noqa: S608
-        {"now": now},
-    ):
-        keys = {f"key_{number}": row[0] for number, row in enumerate(rows)}
-        names = ", ".join(f":{name}" for name in keys)
-        deleted += await database.execute(
-            f"DELETE FROM {table} WHERE expires_at BETWEEN :first AND :last AND {key} IN ({names})",  # noqa: S608
-            keys | {"first": rows[0][1], "last": rows[-1][1]},
-        )
-    return deleted
+    batch = f"{table} WHERE expires_at <= :now ORDER BY expires_at LIMIT {BATCH}"
+    if not database.primary.mysql:  # SQLite's DELETE may know no LIMIT
+        batch = f"{table} WHERE ({key}) IN (SELECT {key} FROM {batch})"  # noqa: S608
+    total = 0
+    while deleted := await database.execute(f"DELETE FROM {batch}", {"now": now}):  # noqa: S608
+        total += deleted
+    return total
 
 
 async def deliver_events(database: Database, settings: Settings) -> None:

@@ -302,4 +302,4 @@ def duplicate_field(message: str) -> str:
 @lru_cache(maxsize=128)
 def pyformat(sql: str) -> str:
     """`:name` in PyMySQL's words, `%(name)s`."""
-    return re.sub(r":([a-z_][a-z0-9_]*)", r"%(\1)s", sql.replace("%", "%%"))
+    return re.sub(r":([a-z_]+)", r"%(\1)s", sql.replace("%", "%%"))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SCHEMA_REVISION = "0002"  # the newest in migrations/versions; revisions sort as text
 MIGRATIONS = Path(__file__).parent.parent / "migrations"
+LOCK_NAME = "CONCAT('berth.migrate.', MD5(DATABASE()))"  # MySQL takes 64 characters; a database's name may have as many
 
 log = get_logger("system")
 
@@ -70,8 +71,7 @@ def migration_connection(settings: Settings) -> "Iterator[sqlalchemy.Connection]
     seconds = settings.startup_timeout
     if settings.mysql_enabled:
         engine = sqlalchemy.create_engine("mysql+pymysql://", creator=lambda: connect_mysql(settings))
-        # hashed: a lock's name has at most 64 characters, as many as that of a database
-        lock = f"SELECT GET_LOCK(CONCAT('berth.migrate.', MD5(DATABASE())), {seconds})"
+        lock = f"SELECT GET_LOCK({LOCK_NAME}, {seconds})"
     else:
         url = sqlalchemy.URL.create("sqlite", database=str(sqlite_path(settings)))
         engine = sqlalchemy.create_engine(url, connect_args={"isolation_level": None, "timeout": seconds})
