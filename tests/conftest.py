@@ -6,6 +6,7 @@ from typing import Any, Protocol, TypeVar
 
 import pytest
 
+from tests.faults.load import QuickService
 from tests.proxy import Proxy
 from tests.servers import MariaDB, Redis, Server, ServerError
 from tests.service import Account, Service, run_app
@@ -106,6 +107,13 @@ def backend(request: pytest.FixtureRequest) -> str:
 def service(backend: str, request: pytest.FixtureRequest) -> Iterator[Service]:
     """The service that tests of ordinary behaviour share, one on each backend."""
     with Service({**TEST_SETTINGS, **backend_settings(backend, request)}) as shared:
+        yield shared
+
+
+@pytest.fixture(scope="session")
+def quick_service(backend: str, request: pytest.FixtureRequest) -> Iterator[QuickService]:
+    """Like `service`, with cheap password hashes: for what needs hundreds of accounts."""
+    with QuickService({**TEST_SETTINGS, **backend_settings(backend, request)}) as shared:
         yield shared
 
 

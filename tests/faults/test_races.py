@@ -1,11 +1,9 @@
 """Two requests at the same instant, on MySQL and on SQLite. `make soak` plays each a thousand times."""
 
 import asyncio
-from collections.abc import Iterator
 
 import pytest
 
-from tests.conftest import TEST_SETTINGS, backend_settings
 from tests.faults.load import QuickService, rows_of
 from tests.faults.races import RACES, Race, run_race
 from tests.servers import MariaDB
@@ -13,13 +11,7 @@ from tests.servers import MariaDB
 ROUNDS = 40
 
 
-@pytest.fixture(scope="module")
-def quick(backend: str, request: pytest.FixtureRequest) -> Iterator[QuickService]:
-    with QuickService({**TEST_SETTINGS, **backend_settings(backend, request)}) as service:
-        yield service
-
-
 @pytest.mark.parametrize("race", RACES, ids=lambda race: race.__name__)
-def test_whoever_comes_first_it_ends_as_it_must(quick: QuickService, mariadb: MariaDB, race: Race) -> None:
-    statuses, remembered = asyncio.run(run_race(race, quick.port, ROUNDS))
-    RACES[race](statuses, remembered, rows_of(quick.env, mariadb))
+def test_whoever_comes_first_it_ends_as_it_must(quick_service: QuickService, mariadb: MariaDB, race: Race) -> None:
+    statuses, remembered = asyncio.run(run_race(race, quick_service.port, ROUNDS))
+    RACES[race](statuses, remembered, rows_of(quick_service.env, mariadb))
