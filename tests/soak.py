@@ -133,9 +133,10 @@ def play_hang_ups(report: Report, ground: Ground, scale: float) -> None:
             done.append(f"{result.left} left, {result.checked} answers to others checked")
             done.append(", ".join(f"{name} {before[name]:.0f} -> {after[name]:.0f}" for name in before))
             errors = [line["message"] for line in service.lines if line["severity"] in ("ERROR", "CRITICAL")]
-            assert (result.wrong, errors) == ([], [])
-            assert after["descriptors"] <= before["descriptors"] + 5
-            assert after["MiB"] < before["MiB"] + 16
+            assert not result.wrong, (len(result.wrong), result.wrong[:3])
+            assert not errors, (len(errors), errors[:3])
+            assert after["descriptors"] <= before["descriptors"] + 10, "descriptors"
+            assert after["MiB"] < before["MiB"] + 16, "memory"
 
 
 def play_kills(report: Report, ground: Ground, scale: float) -> None:
