@@ -59,7 +59,6 @@ class Protocol(HttpToolsProtocol):
     refused = False
     refusal: Problem | None = None  # why the parser was stopped, when not by what it parses
     header_timer: asyncio.TimerHandle | None = None
-    write_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -68,7 +67,7 @@ class Protocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.forget_header_timer()
-        super().connection_lost(exc)  # which resumes writing
+        super().connection_lost(exc)
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """A client that has asked may close its side and still read: the connection stays until the last answer."""
@@ -76,15 +75,6 @@ class Protocol(HttpToolsProtocol):
             return False
         self.cycle.keep_alive = False
         return True
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self.write_timer = self.loop.call_later(self.settings.request_timeout, self.transport.abort)
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        if self.write_timer:
-            self.write_timer.cancel()
 
     def data_received(self, data: bytes) -> None:
         if self.refused:

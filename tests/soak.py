@@ -121,10 +121,8 @@ def play_races(report: Report, ground: Ground, scale: float) -> None:
 def play_hang_ups(report: Report, ground: Ground, scale: float) -> None:
     count = max(400, round(10_000 * scale))
     for backend in BACKENDS:
-        with (
-            report.row(f"clients that hang up, {backend}") as done,
-            QuickService(ground.environment(backend)) as service,
-        ):
+        env = ground.environment(backend) | {"MYSQL_POOL_MAX_SIZE": "5", "REDIS_MAX_CONNECTIONS": "5"}
+        with report.row(f"clients that hang up, {backend}") as done, QuickService(env) as service:
             asyncio.run(hang_up(service, count // 5))  # what is opened and cached once
             before = kept(service.pid)
             result = asyncio.run(hang_up(service, count, seed=2))

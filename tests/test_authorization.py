@@ -66,6 +66,7 @@ def token_of(service: QuickService, kind: str, account: Account) -> str:
         return jwt.encode(claims, KEY, headers={"kid": jwt.get_unverified_header(account.access_token)["kid"]})
     other = service.sign_up(password=PASSWORD)
     if kind == "revoked":
+        service.log_in(other.username, PASSWORD)  # which stays
         assert service.client.post("/v1/auth/logout", headers=other.headers).status_code == 204
     if kind == "deleted":
         body = {"password": PASSWORD}
