@@ -10,7 +10,7 @@ from ipaddress import ip_address
 from typing import Any
 
 import msgspec
-from pythonjsonlogger.core import RESERVED_ATTRS, merge_record_extra
+from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.msgspec import MsgspecFormatter
 
 from infra.log_safety import CONTROLS, Redactor, Values, as_text, fit, to_json
@@ -237,7 +237,11 @@ class JsonLines(MsgspecFormatter):
         traces = [message_dict.pop(name, None) for name in ("exc_info", "stack_info")]
         if record.exc_info and not record.exc_info[0]:
             traces[0] = None  # logged with exc_info=True where there was no exception
-        raw = merge_record_extra(record, message_dict, reserved=self._skip_fields)
+        raw = message_dict | {
+            name: value
+            for name, value in record.__dict__.items()
+            if name not in self._skip_fields and not as_text(name).startswith("_")
+        }
         message = record.message or raw.pop("message", "")
         logger = values.text(as_text(record.name))
         line = Line(

@@ -123,6 +123,8 @@ class Values:
             return HIDDEN
         if type(value) is str:
             return self.text(value)
+        if type(value) is int and 0 <= value < 2**63:
+            return value
         try:
             return self.plain(value, depth=0)
         except Exception:  # noqa: BLE001 - reading a mapping may raise anything
@@ -138,6 +140,8 @@ class Values:
         return text
 
     def name(self, key: object) -> str:
+        if type(key) is str and len(key) <= 256 and key.isascii():
+            return key
         return self.text(key.decode("latin-1") if isinstance(key, bytes) else as_text(key), limit=256)
 
     def plain(self, value: Any, depth: int) -> Any:

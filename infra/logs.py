@@ -195,6 +195,7 @@ def configure(
     root.setLevel(level.upper())
     quieten(root.level)
     logging.raiseExceptions = False
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # in no line of ours
     logging.captureWarnings(True)
     warnings.formatwarning = one_line_warning
     sys.excepthook = report_crash
