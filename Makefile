@@ -12,11 +12,13 @@ AUDIT   := $(BIN)/pip-audit --strict --progress-spinner off --disable-pip --requ
 REFUSE  := import sys; sys.version_info >= (3, 11) or sys.exit("Berth needs Python 3.11 or newer; $(PYTHON) is " \
            + sys.version.split()[0] + ". Try: make PYTHON=/path/to/python3.11")
 
+PEERS   := fastapi litestar blacksheep
+
 MAKEFLAGS += --no-print-directory
-.PHONY: help run test test-image soak lint format lock sbom migrate settings clean
+.PHONY: help run test test-image soak lint format lock bench bench-check bench-lock sbom migrate settings clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: .venv/run ## serve on http://localhost:8000 (HOST, PORT and the rest: make settings)
 	@exec $(BIN)/python app.py
@@ -49,6 +51,17 @@ lock: .venv/dev ## pin requirements*.in into requirements*.txt, on the oldest Py
 sbom: .venv/dev ## write sbom.json (or SBOM=...), which lists what requirements.txt locks, as CycloneDX 1.6
 	@PYTHONWARNINGS=ignore $(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --output-file $(SBOM)
 
+bench: .venv/dev $(PEERS:%=benchmarks/.venvs/%/made) ## measure Berth beside its peers, write docs/performance.md (ARGS=--quick)
+	@benchmarks/install-tools.sh
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-check: .venv/dev ## count a request's instructions, fail when they have grown (ARGS=--write keeps today's)
+	@benchmarks/install-tools.sh
+	@$(BIN)/python -m benchmarks.instructions $(ARGS)
+
+bench-lock: .venv/dev ## pin the peers' requirements
+	@for peer in $(PEERS); do $(COMPILE) $(ARGS) benchmarks/peers/$$peer.in || exit; done
+
 migrate: .venv/run ## bring the database's schema up to date
 	@$(BIN)/python app.py migrate
 
@@ -56,7 +69,7 @@ settings: .venv/run ## list every environment variable, its value and where that
 	@$(BIN)/python settings.py $(ARGS)
 
 clean: ## remove what make made (./data, your accounts, stays)
-	@rm -rf .venv .cache sbom.json .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf .venv benchmarks/.venvs .cache sbom.json .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 
 # Made anew when a lock changes, so that .venv never holds more than the locks say.
@@ -69,3 +82,8 @@ clean: ## remove what make made (./data, your accounts, stays)
 .venv/dev: requirements-dev.txt .venv/run
 	@echo "adding requirements-dev.txt" >&2
 	@$(INSTALL) -r requirements-dev.txt && touch $@
+
+benchmarks/.venvs/%/made: benchmarks/peers/%.txt
+	@echo "making benchmarks/.venvs/$*" >&2
+	@$(PYTHON) -m venv --clear $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $< && touch $@

@@ -12,19 +12,20 @@ import sys
 from pathlib import Path
 
 from benchmarks.data import World
-from benchmarks.subjects import BERTH, Service
+from benchmarks.subjects import BERTH, Service, Subject
 
 KEPT = Path(__file__).with_name("instructions.json")
 WARM_UP, COUNTED = 300, 500  # requests
 TOLERANCE = 0.03  # other figures for the same code differ by less; ticks of the event loop are in them
+FEATURES = ("access log", "trace context and headers", "time-out", "body and load limits", "all")
 PATHS = {"health": "/health/live", "me from Redis": "/v1/auth/me", "me from MySQL": "/v1/auth/me"}
 
 
-def count(world: World, *, redis: bool, paths: dict[str, str]) -> dict[str, int]:
+def count(world: World, *, redis: bool, paths: dict[str, str], subject: Subject = BERTH) -> dict[str, int]:
     env = {**world.env(redis=redis), "PYTHONHASHSEED": "0", "STARTUP_TIMEOUT": "120", "REDIS_TIMEOUT": "30"}
-    out = world.folder / f"callgrind.redis-{redis}"
+    out = world.folder / f"callgrind.{len(list(world.folder.iterdir()))}"
     valgrind = f"valgrind --quiet --tool=callgrind --callgrind-out-file={out} --error-limit=no"
-    subject = BERTH._replace(prefix=tuple(valgrind.split()))
+    subject = subject._replace(prefix=tuple(valgrind.split()))
     counts = {}
     with Service(subject, env) as service:
         service.first_answer("/health/live", within=180)
@@ -60,6 +61,18 @@ def measure() -> dict[str, int]:
         names = list(PATHS)
         counts = count(world, redis=True, paths={name: PATHS[name] for name in names[:2]})
         return counts | count(world, redis=False, paths={names[2]: PATHS[names[2]]})
+
+
+def features(world: World) -> dict[str, dict[str, int]]:
+    """What each feature adds to a request."""
+    paths = {name: PATHS[name] for name in ("health", "me from Redis")}
+    whole = count(world, redis=True, paths=paths)
+    costs = {"everything on": whole}
+    for feature in FEATURES:
+        less = BERTH._replace(script="benchmarks/without.py", arguments=(feature,))
+        rest = count(world, redis=True, paths=paths, subject=less)
+        costs[feature] = {name: whole[name] - rest[name] for name in paths}
+    return costs
 
 
 def main(arguments: list[str]) -> int:

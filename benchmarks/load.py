@@ -29,12 +29,13 @@ class Load(NamedTuple):
 
 
 def run(world: World, service: Service, route: str, connections: int, seconds: int) -> Load:
-    """`route`: health, me, sessions, refresh or login."""
+    """`route`: health, me, sessions, refresh or login. Login queues its hashes: few connections, or it takes long."""
     tokens = world.folder / f"{service.subject.name}.{route}"
     tokens.write_text("\n".join(items(world, route, connections)) + "\n")
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", "-s", str(SCRIPT)]
     before = service.cpu()
     done = subprocess.run([*command, service.url, "--", route, str(tokens)], capture_output=True, text=True, check=True)
+    service.settle()
     figures = json.loads(done.stdout.splitlines()[-1])
     return Load(**figures, cpu=(service.cpu() - before) * 1e6 / max(1, figures["requests"]))
 

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -26,6 +25,7 @@ class Subject(NamedTuple):
     prefix: tuple[str, ...] = ()
     options: tuple[str, ...] = ()  # of Python
     script: str = "app.py"
+    arguments: tuple[str, ...] = ()
 
     @property
     def python(self) -> str:
@@ -33,7 +33,7 @@ class Subject(NamedTuple):
 
     def command(self, port: int) -> list[str]:
         if not self.module:
-            return [*self.prefix, self.python, *self.options, self.script]
+            return [*self.prefix, self.python, *self.options, self.script, *self.arguments]
         options = ["--port", str(port), "--loop", "uvloop", "--http", "httptools", "--no-access-log"]
         return [self.python, "-m", "uvicorn", *options, "--log-level", "warning", self.module]
 
@@ -93,6 +93,14 @@ class Service:
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
+    def settle(self) -> None:
+        """Until it has nothing left to do of what the last load left behind, 20 seconds at most."""
+        for _ in range(100):
+            before = self.cpu()
+            time.sleep(0.2)
+            if self.cpu() - before < 0.02:
+                return
+
     def __enter__(self) -> Self:
         return self
 
@@ -110,7 +118,3 @@ def versions(subject: Subject, packages: str) -> dict[str, str]:
     code = f"from importlib.metadata import version as v; print(*[v(n) for n in {packages.split()!r}])"
     done = subprocess.run([subject.python, "-c", code], capture_output=True, text=True, check=True)
     return dict(zip(packages.split(), done.stdout.split(), strict=True))
-
-
-if __name__ == "__main__":
-    sys.exit("run: make bench")

@@ -1,0 +1,103 @@
+"""`make bench`: measures everything, keeps the figures in results.json, writes docs/performance.md and its plots.
+
+`--quick` tries it all out in a few minutes, `--only start,load` measures a part anew, `--report` only writes.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks import cold_start, growth, instructions, report, throughput
+from benchmarks.data import World
+from benchmarks.subjects import BERTH_PYTHON, PEER_APPS, ROOT, versions
+
+RESULTS = Path(__file__).with_name("results.json")
+STAGES = ("start", "load", "drivers", "slope", "growth", "features")
+PACKAGES = "sqlalchemy aiomysql loguru PyJWT uvicorn uvloop httptools"
+FRAMEWORKS = {"full": "fastapi pydantic redis", "lean": "fastapi", "litestar": "litestar", "blacksheep": "blacksheep"}
+
+
+def measure_start(world: World, quick: bool) -> Any:
+    return cold_start.measure(world, rounds=2 if quick else 9)
+
+
+def measure_load(world: World, quick: bool) -> Any:
+    loads, memory = throughput.measure(world, rounds=1 if quick else 3, seconds=1 if quick else 3)
+    cells = [{"cell": cell, "loads": [load._asdict() for load in found]} for cell, found in loads.items()]
+    return {"cells": cells, "memory": memory}
+
+
+def measure_drivers(world: World, quick: bool) -> Any:
+    env = {**world.env(redis=True), "PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
+    token = world.keys.verify(world.logins[0].access_token)
+    assert token
+    rates: dict[str, list[float]] = {"redis": [], "mysql": []}
+    for _ in range(1 if quick else 3):
+        for name, found in rates.items():
+            arguments = [name, token.account_id, token.session_id, "1" if quick else "3"]
+            command = [BERTH_PYTHON, "benchmarks/drivers.py", *arguments]
+            done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+            found.append(float(done.stdout.split()[-1]))
+    return rates
+
+
+def measure_slope(world: World, quick: bool) -> Any:
+    return throughput.memory_slope(world, 10_000 if quick else 1_000_000, seconds=1 if quick else 10)
+
+
+def measure_growth(world: World, quick: bool) -> Any:
+    seconds = 1 if quick else 4
+    return {
+        "accounts": growth.accounts(world, seconds, most=100_000 if quick else 1_000_000),
+        "sessions": growth.sessions(world, seconds),
+        "instances": growth.instances(world, seconds),
+    }
+
+
+def measure_features(world: World, quick: bool) -> Any:
+    return instructions.features(world)
+
+
+MEASURES: dict[str, Callable[[World, bool], Any]] = {name: globals()[f"measure_{name}"] for name in STAGES}
+
+
+def machine(world: World) -> dict[str, Any]:
+    processor = next(
+        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
+    )
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {
+        "machine": f"{os.cpu_count()} cores of {processor}, {memory:.0f} GiB, Linux {platform.release()}",
+        "python": platform.python_version(),
+        "servers": f"MariaDB {world.mariadb.version()}, Redis {world.redis.version()}",
+        "peers": {peer.title: versions(peer, f"{FRAMEWORKS[peer.name]} {PACKAGES}") for peer in PEER_APPS},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--only", default=",".join(STAGES), help=f"of {', '.join(STAGES)}")
+    parser.add_argument("--report", action="store_true")
+    options = parser.parse_args()
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for stage in () if options.report else options.only.split(","):
+        started, before = time.strftime("%Y-%m-%d %H:%M"), os.getloadavg()[0]
+        print(f"{started} {stage}, load average {before:.1f}", flush=True)
+        with World() as world:
+            found = MEASURES[stage](world, options.quick)
+            results.update(machine(world))
+        load = [round(before, 1), round(os.getloadavg()[0], 1)]
+        results[stage] = {"figures": found, "started": started, "load_average": load, "quick": options.quick}
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    report.write(results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,226 @@
+"""docs/performance.md and its plots, from results.json. What was learned along the way is in notes.md, by hand."""
+
+from collections.abc import Callable, Sequence
+from html import escape
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.cold_start import EMBEDDED, OPTIMIZED
+from benchmarks.subjects import ALL, BARE, ROOT
+from benchmarks.throughput import CONNECTIONS
+
+DOCS = ROOT / "docs"
+NOTES = Path(__file__).with_name("notes.md")
+TITLES = {subject.name: subject.title for subject in [*ALL, OPTIMIZED, EMBEDDED]}
+TITLES["imports"] = "bare interpreter, Berth's packages imported"
+ROUTES = {
+    "health": "`GET /health/live`",
+    "me": "`GET /v1/auth/me`, token checked, account from Redis",
+    "me-mysql": "`GET /v1/auth/me`, Redis off, account from MySQL",
+    "sessions": "`GET /v1/auth/sessions`, a page of 20",
+    "refresh": "`POST /v1/auth/refresh`, a write transaction",
+    "login": "`POST /v1/auth/login`, bound by scrypt",
+}
+COLOURS = ("#2563eb", "#9ca3af")  # Berth, the others
+
+Results = dict[str, Any]
+Bar = tuple[str, list[float]]
+
+
+def write(results: Results) -> None:
+    DOCS.joinpath("performance").mkdir(parents=True, exist_ok=True)
+    parts: dict[str, Callable[[Results, Any], list[str]]] = {
+        "start": start,
+        "load": loads,
+        "drivers": drivers,
+        "slope": slope,
+        "growth": growth,
+        "features": features,
+    }
+    lines = ["# Performance", "", "Made by `make bench`; the figures are `benchmarks/results.json`.", ""]
+    lines += aims(results)
+    for name, part in parts.items():
+        if name in results:
+            stage = results[name]
+            lines += part(results, stage["figures"])
+            before, after = stage["load_average"]
+            quick = ", a quick trial" if stage["quick"] else ""
+            lines += ["", f"(begun {stage['started']}{quick}; load average {before} before and {after} after)", ""]
+    lines += [*setting(results), NOTES.read_text()]
+    DOCS.joinpath("performance.md").write_text("\n".join(lines).rstrip() + "\n")
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    marks = ["---", *["---:"] * (len(head) - 1)]
+    return ["| " + " | ".join(row) + " |" for row in [head, marks, *rows]]
+
+
+def spread(values: list[float], digits: int = 0) -> str:
+    return f"{median(values):,.{digits}f} ({min(values):,.{digits}f} to {max(values):,.{digits}f})"
+
+
+def start(results: Results, figures: Any) -> list[str]:
+    base = median(figures["full"]["me"])
+    rows = []
+    for name, found in figures.items():
+        cells = [
+            spread(found[kind], digits) if kind in found else ""
+            for kind, digits in (("health", 0), ("me", 0), ("cpu", 0))
+        ]
+        last = found.get("me")
+        memory = f"{median(found['pss']):.0f}" if "pss" in found else ""
+        rows.append([TITLES[name], *cells, f"{median(last) / base:.2f}" if last else "", memory])
+    bars("start", "To the first token-authenticated answer, ms", [
+        (TITLES[name], found.get("me") or found["health"]) for name, found in figures.items() if name != "bare"
+    ])  # fmt: skip
+    head = ["", "first health, ms", "first `me`, ms", "CPU until then, ms", "of (a)", "PSS, MiB"]
+    legend = "Median (least to most) from the spawn of the process; both servers connected before the first `me`."
+    return ["## Cold start", "", legend, "", *table(head, rows), "", "![Cold start](performance/start.svg)"]
+
+
+def by_cell(figures: Any) -> dict[tuple[str, int, str], list[Any]]:
+    return {tuple(cell["cell"]): cell["loads"] for cell in figures["cells"]}
+
+
+def rates(loads: list[Any]) -> list[float]:
+    return [(load["requests"] - load["refused"]) / load["seconds"] for load in loads]
+
+
+def loads(results: Results, figures: Any) -> list[str]:
+    cells = by_cell(figures)
+    lines = ["## Throughput and latency", ""]
+    lines.append(
+        "Answers per second, median (least to most) of interleaved runs; below them p50 / p99 / p99.9 in ms. "
+        "wrk is a closed loop: its percentiles leave out what a stalled server kept from being sent (coordinated "
+        "omission). CPU is the service's own, for a request at 32 connections (login: 8); it suffers less than the "
+        "rates from what else runs on the machine."
+    )
+    for route, title in ROUTES.items():
+        counts = CONNECTIONS[route]
+        names = [subject.name for subject in ALL if (route, counts[0], subject.name) in cells]
+        rows = [[TITLES[name], *(cell_text(cells[route, count, name]) for count in counts)] for name in names]
+        for row, name in zip(rows, names, strict=True):
+            row.append(f"{median(load['cpu'] for load in cells[route, counts[1], name]):,.0f}")
+        head = ["", *(f"{count:,} connection{'s' * (count > 1)}" for count in counts), "CPU, us"]
+        bars(route, f"{title.replace('`', '')}: answers/s at {counts[1]} connections", [
+            (TITLES[name], rates(cells[route, counts[1], name])) for name in names if name != "bare"
+        ])  # fmt: skip
+        lines += ["", f"### {title}", "", *table(head, rows), "", f"![{route}](performance/{route}.svg)"]
+    memory = [
+        [TITLES[name], f"{pss:.0f}", f"{pss / figures['memory']['full']:.2f}"]
+        for name, pss in figures["memory"].items()
+    ]
+    bars("memory", "PSS after all of the load, MiB", [(TITLES[name], [pss]) for name, pss in figures["memory"].items()])
+    return [*lines, "", "### Memory after all of this", "", *table(["", "PSS, MiB", "of (a)"], memory), "", "![Memory](performance/memory.svg)"]  # fmt: skip  # noqa: E501
+
+
+def cell_text(loads: list[Any]) -> str:
+    times = " / ".join(f"{median(load[kind] for load in loads):,.1f}" for kind in ("p50", "p99", "p999"))
+    turned_away = sum(load["refused"] + load["broken"] for load in loads)
+    note = f"<br>{turned_away:,} refused" if turned_away else ""
+    return f"{spread(rates(loads))}<br>{times}{note}"
+
+
+def drivers(results: Results, figures: Any) -> list[str]:
+    cells = by_cell(results["load"]["figures"])
+    rows = []
+    for name, driver, route in (("redis", "coredis MGET", "me"), ("mysql", "aiomysql SELECT", "me-mysql")):
+        own = median(rates(cells[route, 32, "berth"]))
+        rows.append([driver, spread(figures[name]), f"{own:,.0f}", f"{own / median(figures[name]):.2f}"])
+    head = ["32 at a time", "driver alone, /s", "Berth's `me`, /s", "ratio"]
+    return ["## Beside the drivers alone", "", *table(head, rows)]
+
+
+def slope(results: Results, figures: Any) -> list[str]:
+    middle = figures[len(figures) // 2]
+    per_million = (figures[-1][1] - middle[1]) / max(1, figures[-1][0] - middle[0]) * 1e6
+    rows = [[f"{done:,}", f"{pss:.1f}"] for done, pss in figures]
+    text = f"Over the second half: {per_million:+.1f} MiB for a million requests (health and `me` in turn)."
+    return ["## Memory over time", "", text, "", *table(["requests", "PSS, MiB"], rows)]
+
+
+def growth(results: Results, figures: Any) -> list[str]:
+    lines = ["## What grows", "", "Answers per second at 32 connections (login: 1), which should stay as they are."]
+    for what, found in figures.items():
+        names = list(next(iter(found.values())))
+        rows = [[count, *(f"{rates[name]:,.0f}" if rates[name] >= 20 else f"{rates[name]:.1f}" for name in names)] for count, rates in found.items()]  # fmt: skip  # noqa: E501
+        lines += ["", *table([what, *names], rows)]
+    return lines
+
+
+def features(results: Results, figures: Any) -> list[str]:
+    whole = figures["everything on"]
+    rows = [
+        [name, *(f"{cost[path]:,} ({cost[path] / whole[path]:.0%})" for path in whole)]
+        for name, cost in figures.items()
+    ]
+    text = "Instructions of a request that a feature costs: callgrind's count with it less the count without it."
+    return ["## What each feature costs", "", text, "", *table(["", *whole], rows)]
+
+
+def aims(results: Results) -> list[str]:
+    rows: list[list[str]] = []
+
+    def aim(what: str, wanted: str, got: float, reached: bool) -> None:
+        rows.append([what, wanted, f"{got:.2f}", "yes" if reached else "**no**"])
+
+    if "start" in results:
+        found = {name: median(kinds.get("me", kinds["health"])) for name, kinds in results["start"]["figures"].items()}
+        ratio = found["berth"] / found["full"]
+        aim("first `me` beside (a)", "at most 0.6", ratio, ratio <= 0.6)
+        ratio = found["berth"] / found["imports"]
+        aim("first `me` beside importing the packages alone", "at most 1.05", ratio, ratio <= 1.05)
+    if "load" in results:
+        figures = results["load"]["figures"]
+        cells = {cell: median(rates(found)) for cell, found in by_cell(figures).items()}
+        ratio = figures["memory"]["berth"] / figures["memory"]["full"]
+        aim("memory beside (a), after load", "at most 0.6", ratio, ratio <= 0.6)
+        ratio = cells["health", 32, "berth"] / cells["health", 32, "bare"]
+        aim("health beside bare ASGI", "at least 0.45", ratio, ratio >= 0.45)
+        for route, least in (("health", 8), ("me", 5), ("me-mysql", 4)):
+            ratio = cells[route, 32, "berth"] / cells[route, 32, "full"]
+            aim(f"{route} beside (a)", f"at least {least}", ratio, ratio >= least)
+        for route in ROUTES:
+            connections = CONNECTIONS[route][1]
+            own = cells[route, connections, "berth"]
+            if route != "login":  # where all of them wait for the same hash
+                ratio = own / cells[route, connections, "lean"]
+                aim(f"{route} beside (b)", "at least 2.5", ratio, ratio >= 2.5)
+                ratio = own / max(cells[route, connections, name] for name in ("litestar", "blacksheep"))
+                aim(f"{route} beside the quicker of (c) and (d)", "at least 1.5", ratio, ratio >= 1.5)
+        latencies = by_cell(figures)
+        for route in ("health", "me", "me-mysql", "sessions", "refresh"):
+            own = median(load["p99"] for load in latencies[route, 256, "berth"])
+            ratio = own / median(load["p50"] for load in latencies[route, 256, "full"])
+            aim(f"{route}: p99 at 256 connections beside (a)'s p50", "below 1", ratio, ratio < 1)
+    head = ["aim, at 32 connections where nothing else is said", "wanted", "ratio", "reached"]
+    return ["## Aims", "", *table(head, rows), ""]
+
+
+def setting(results: Results) -> list[str]:
+    lines = ["## Setting", "", f"{results['machine']}. Python {results['python']}. {results['servers']}.", ""]
+    lines += [f"- {title}: {', '.join(map(' '.join, found.items()))}" for title, found in results["peers"].items()]
+    return [*lines, f"- {BARE.title} and Berth: `requirements.txt`", ""]
+
+
+def bars(name: str, title: str, rows: list[Bar]) -> None:
+    """A horizontal bar chart: the median, and a line from the least to the most."""
+    scale = 420 / max(max(values) for _, values in rows)
+    height = 46 + 30 * len(rows)
+    shapes = [f'<text x="10" y="22" font-weight="bold">{escape(title)}</text>']
+    for number, (label, values) in enumerate(rows):
+        y, middle = 36 + 30 * number, median(values)
+        colour = COLOURS[not label.startswith("Berth")]
+        shapes += [
+            f'<text x="252" y="{y + 15}" text-anchor="end">{escape(label)}</text>',
+            f'<rect x="260" y="{y}" width="{middle * scale:.1f}" height="20" fill="{colour}"/>',
+            (f'<line x1="{260 + min(values) * scale:.1f}" x2="{260 + max(values) * scale:.1f}" y1="{y + 10}" '
+            f'y2="{y + 10}" stroke="#111827"/>'),
+            f'<text x="{268 + max(values) * scale:.1f}" y="{y + 15}">{middle:,.0f}</text>',
+        ]
+    picture = "\n".join(shapes)
+    DOCS.joinpath("performance", f"{name}.svg").write_text(
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="760" height="{height}" font-family="sans-serif" '
+        f'font-size="13">\n<rect width="760" height="{height}" fill="#ffffff"/>\n{picture}\n</svg>\n'
+    )
