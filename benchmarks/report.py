@@ -215,8 +215,10 @@ def bars(name: str, title: str, rows: list[Bar]) -> None:
         shapes += [
             f'<text x="252" y="{y + 15}" text-anchor="end">{escape(label)}</text>',
             f'<rect x="260" y="{y}" width="{middle * scale:.1f}" height="20" fill="{colour}"/>',
-            (f'<line x1="{260 + min(values) * scale:.1f}" x2="{260 + max(values) * scale:.1f}" y1="{y + 10}" '
-            f'y2="{y + 10}" stroke="#111827"/>'),
+            (
+                f'<line x1="{260 + min(values) * scale:.1f}" x2="{260 + max(values) * scale:.1f}" y1="{y + 10}" '
+                f'y2="{y + 10}" stroke="#111827"/>'
+            ),
             f'<text x="{268 + max(values) * scale:.1f}" y="{y + 15}">{middle:,.0f}</text>',
         ]
     picture = "\n".join(shapes)
