@@ -1,6 +1,7 @@
 """`make bench`: measures everything, keeps the figures in results.json, writes docs/performance.md and its plots.
 
-`--quick` tries it all out in a few minutes, `--only start,load` measures a part anew, `--report` only writes.
+`--quick` tries it all out in a few minutes, `--only start,load` measures a part anew, `--report` only writes. More
+rounds and seconds make steadier figures.
 """
 
 import argparse
@@ -23,48 +24,47 @@ PACKAGES = "sqlalchemy aiomysql loguru PyJWT uvicorn uvloop httptools"
 FRAMEWORKS = {"full": "fastapi pydantic redis", "lean": "fastapi", "litestar": "litestar", "blacksheep": "blacksheep"}
 
 
-def measure_start(world: World, quick: bool) -> Any:
-    return cold_start.measure(world, rounds=2 if quick else 9)
+def measure_start(world: World, rounds: int, seconds: int) -> Any:
+    return cold_start.measure(world, rounds * 3)
 
 
-def measure_load(world: World, quick: bool) -> Any:
-    loads, memory = throughput.measure(world, rounds=1 if quick else 3, seconds=1 if quick else 3)
+def measure_load(world: World, rounds: int, seconds: int) -> Any:
+    loads, memory = throughput.measure(world, rounds, seconds)
     cells = [{"cell": cell, "loads": [load._asdict() for load in found]} for cell, found in loads.items()]
     return {"cells": cells, "memory": memory}
 
 
-def measure_drivers(world: World, quick: bool) -> Any:
+def measure_drivers(world: World, rounds: int, seconds: int) -> Any:
     env = {**world.env(redis=True), "PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
     token = world.keys.verify(world.logins[0].access_token)
     assert token
     rates: dict[str, list[float]] = {"redis": [], "mysql": []}
-    for _ in range(1 if quick else 3):
+    for _ in range(rounds):
         for name, found in rates.items():
-            arguments = [name, token.account_id, token.session_id, "1" if quick else "3"]
+            arguments = [name, token.account_id, token.session_id, str(seconds)]
             command = [BERTH_PYTHON, "benchmarks/drivers.py", *arguments]
             done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
             found.append(float(done.stdout.split()[-1]))
     return rates
 
 
-def measure_slope(world: World, quick: bool) -> Any:
-    return throughput.memory_slope(world, 10_000 if quick else 1_000_000, seconds=1 if quick else 10)
+def measure_slope(world: World, rounds: int, seconds: int) -> Any:
+    return throughput.memory_slope(world, rounds * 350_000, seconds=seconds * 3)
 
 
-def measure_growth(world: World, quick: bool) -> Any:
-    seconds = 1 if quick else 4
+def measure_growth(world: World, rounds: int, seconds: int) -> Any:
     return {
-        "accounts": growth.accounts(world, seconds, most=100_000 if quick else 1_000_000),
+        "accounts": growth.accounts(world, seconds, most=1_000_000 if rounds > 1 else 100_000),
         "sessions": growth.sessions(world, seconds),
         "instances": growth.instances(world, seconds),
     }
 
 
-def measure_features(world: World, quick: bool) -> Any:
+def measure_features(world: World, rounds: int, seconds: int) -> Any:
     return instructions.features(world)
 
 
-MEASURES: dict[str, Callable[[World, bool], Any]] = {name: globals()[f"measure_{name}"] for name in STAGES}
+MEASURES: dict[str, Callable[[World, int, int], Any]] = {name: globals()[f"measure_{name}"] for name in STAGES}
 
 
 def machine(world: World) -> dict[str, Any]:
@@ -82,7 +82,9 @@ def machine(world: World) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=int, default=3, help="of each load")
+    parser.add_argument("--quick", action="store_const", const=1, dest="rounds", help="the same as --rounds 1")
     parser.add_argument("--only", default=",".join(STAGES), help=f"of {', '.join(STAGES)}")
     parser.add_argument("--report", action="store_true")
     options = parser.parse_args()
@@ -91,10 +93,11 @@ def main() -> None:
         started, before = time.strftime("%Y-%m-%d %H:%M"), os.getloadavg()[0]
         print(f"{started} {stage}, load average {before:.1f}", flush=True)
         with World() as world:
-            found = MEASURES[stage](world, options.quick)
+            found = MEASURES[stage](world, options.rounds, options.seconds)
             results.update(machine(world))
         load = [round(before, 1), round(os.getloadavg()[0], 1)]
-        results[stage] = {"figures": found, "started": started, "load_average": load, "quick": options.quick}
+        how = {"started": started, "load_average": load, "rounds": options.rounds, "seconds": options.seconds}
+        results[stage] = {"figures": found, **how}
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     report.write(results)
 

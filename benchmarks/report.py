@@ -45,8 +45,8 @@ def write(results: Results) -> None:
             stage = results[name]
             lines += part(results, stage["figures"])
             before, after = stage["load_average"]
-            quick = ", a quick trial" if stage["quick"] else ""
-            lines += ["", f"(begun {stage['started']}{quick}; load average {before} before and {after} after)", ""]
+            how = f"begun {stage['started']}, {stage['rounds']} rounds of {stage['seconds']} s"
+            lines += ["", f"({how}; load average {before} before and {after} after)", ""]
     lines += [*setting(results), NOTES.read_text()]
     DOCS.joinpath("performance.md").write_text("\n".join(lines).rstrip() + "\n")
 
