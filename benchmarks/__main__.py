@@ -29,9 +29,8 @@ def measure_start(world: World, rounds: int, seconds: int) -> Any:
 
 
 def measure_load(world: World, rounds: int, seconds: int) -> Any:
-    loads, memory = throughput.measure(world, rounds, seconds)
-    cells = [{"cell": cell, "loads": [load._asdict() for load in found]} for cell, found in loads.items()]
-    return {"cells": cells, "memory": memory}
+    loads = throughput.measure(world, rounds, seconds)
+    return [{"cell": cell, "loads": [load._asdict() for load in found]} for cell, found in loads.items()]
 
 
 def measure_drivers(world: World, rounds: int, seconds: int) -> Any:
@@ -49,7 +48,7 @@ def measure_drivers(world: World, rounds: int, seconds: int) -> Any:
 
 
 def measure_slope(world: World, rounds: int, seconds: int) -> Any:
-    return throughput.memory_slope(world, rounds * 350_000, seconds=seconds * 3)
+    return throughput.memory_slope(world, rounds * seconds * 112_000, seconds=seconds * 3)
 
 
 def measure_growth(world: World, rounds: int, seconds: int) -> Any:

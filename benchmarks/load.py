@@ -22,6 +22,7 @@ class Load(NamedTuple):
     p999: float
     max: float
     cpu: float  # microseconds of the service's CPU for each request
+    pss: float  # MiB, when it had settled
 
     @property
     def rate(self) -> float:
@@ -37,7 +38,7 @@ def run(world: World, service: Service, route: str, connections: int, seconds: i
     done = subprocess.run([*command, service.url, "--", route, str(tokens)], capture_output=True, text=True, check=True)
     service.settle()
     figures = json.loads(done.stdout.splitlines()[-1])
-    return Load(**figures, cpu=(service.cpu() - before) * 1e6 / max(1, figures["requests"]))
+    return Load(**figures, cpu=(service.cpu() - before) * 1e6 / max(1, figures["requests"]), pss=service.pss())
 
 
 def items(world: World, route: str, connections: int) -> list[str]:

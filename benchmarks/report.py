@@ -80,7 +80,7 @@ def start(results: Results, figures: Any) -> list[str]:
 
 
 def by_cell(figures: Any) -> dict[tuple[str, int, str], list[Any]]:
-    return {tuple(cell["cell"]): cell["loads"] for cell in figures["cells"]}
+    return {tuple(cell["cell"]): cell["loads"] for cell in figures}
 
 
 def rates(loads: list[Any]) -> list[float]:
@@ -107,12 +107,16 @@ def loads(results: Results, figures: Any) -> list[str]:
             (TITLES[name], rates(cells[route, counts[1], name])) for name in names if name != "bare"
         ])  # fmt: skip
         lines += ["", f"### {title}", "", *table(head, rows), "", f"![{route}](performance/{route}.svg)"]
-    memory = [
-        [TITLES[name], f"{pss:.0f}", f"{pss / figures['memory']['full']:.2f}"]
-        for name, pss in figures["memory"].items()
-    ]
-    bars("memory", "PSS after all of the load, MiB", [(TITLES[name], [pss]) for name, pss in figures["memory"].items()])
-    return [*lines, "", "### Memory after all of this", "", *table(["", "PSS, MiB", "of (a)"], memory), "", "![Memory](performance/memory.svg)"]  # fmt: skip  # noqa: E501
+    memory = memory_after(cells)
+    rows = [[TITLES[name], f"{pss:.0f}", f"{pss / memory['full']:.2f}"] for name, pss in memory.items()]
+    bars("memory", "PSS after all of the load but logins, MiB", [(TITLES[name], [pss]) for name, pss in memory.items()])
+    lines += ["", "### Memory after all of this but logins", "", *table(["", "PSS, MiB", "of (a)"], rows)]
+    return [*lines, "", "![Memory](performance/memory.svg)"]
+
+
+def memory_after(cells: dict[tuple[str, int, str], list[Any]]) -> dict[str, float]:
+    """Each subject's PSS in MiB after its last load; a login's hash takes 32 MiB for as long as it runs."""
+    return {name: found[-1]["pss"] for (route, _, name), found in cells.items() if route in ("health", "refresh")}
 
 
 def cell_text(loads: list[Any]) -> str:
@@ -174,7 +178,8 @@ def aims(results: Results) -> list[str]:
     if "load" in results:
         figures = results["load"]["figures"]
         cells = {cell: median(rates(found)) for cell, found in by_cell(figures).items()}
-        ratio = figures["memory"]["berth"] / figures["memory"]["full"]
+        memory = memory_after(by_cell(figures))
+        ratio = memory["berth"] / memory["full"]
         aim("memory beside (a), after load", "at most 0.6", ratio, ratio <= 0.6)
         ratio = cells["health", 32, "berth"] / cells["health", 32, "bare"]
         aim("health beside bare ASGI", "at least 0.45", ratio, ratio >= 0.45)

@@ -18,8 +18,7 @@ CONNECTIONS = {
 Cell = tuple[str, int, str]  # route, connections, subject
 
 
-def measure(world: World, rounds: int, seconds: int) -> tuple[dict[Cell, list[load.Load]], dict[str, float]]:
-    """The loads, and each subject's PSS in MiB after all of them."""
+def measure(world: World, rounds: int, seconds: int) -> dict[Cell, list[load.Load]]:
     loads: dict[Cell, list[load.Load]] = {}
     with ExitStack() as running:
         services = {}
@@ -38,7 +37,7 @@ def measure(world: World, rounds: int, seconds: int) -> tuple[dict[Cell, list[lo
                     service = services[subject.name, route != "me-mysql"]
                     found = load.run(world, service, route.removesuffix("-mysql"), connections, seconds)
                     loads.setdefault((route, connections, subject.name), []).append(found)
-        return loads, {name: service.pss() for (name, redis), service in services.items() if redis}
+        return loads
 
 
 def memory_slope(world: World, requests: int, seconds: int) -> list[tuple[int, float]]:
