@@ -170,6 +170,7 @@ def configure(settings: Settings) -> logs.LogWriter:
         log_format=settings.log_format,
         secrets=settings.secrets,
         project=settings.google_cloud_project,
+        colour=not settings.no_color,
     )
 
 

@@ -196,6 +196,7 @@ class Settings:
 
     log_level: str = variable("INFO", LOG_LEVEL, "the lowest severity written")
     log_format: str = variable(None, LOG_FORMAT, "shape of a log line", "json; with K_SERVICE: gcp")
+    no_color: str | None = variable(None, TEXT, "any value: console lines without colour even on a terminal")
 
     startup_timeout: float = variable("30", SECONDS, "seconds to reach the database and Redis at start")
     shutdown_delay: float = variable("0", seconds(0), "seconds that requests are still accepted after SIGTERM")

@@ -282,24 +282,34 @@ BARE = re.compile(r"[\w./:@+-]+")
 class ConsoleLines(JsonLines):
     """The JSON line made readable, so what holds for that holds here: nothing secret, nothing that a terminal obeys."""
 
+    def __init__(self, redactor: Redactor, *, colour: bool) -> None:
+        super().__init__(json_fields, redactor)
+        self.colour = colour
+
     def jsonify_log_record(self, log_data: Fields) -> str:
         fields = msgspec.json.decode(super().jsonify_log_record(log_data))
-        named = {name: fields.pop(name, "") for name in ("time", "severity", "message", "logger", "type", "exception")}
-        source = named["logger"] if named["type"] == "system" else named["type"]
+        names = ("time", "severity", "message", "logger", "type", "exception")
+        time, severity, message, logger, type_, exception = (fields.pop(name, "") for name in names)
+        source = logger if type_ == "system" else type_
+        said = message.split()
         rest = " ".join(
             f"{name}={value if isinstance(value, str) and BARE.fullmatch(value) else to_json(value)}"
             for name, value in fields.items()
-            if name not in ("trace_id", "span_id")
+            if name not in ("trace_id", "span_id") and str(value) not in said
         )
-        line = (
-            f"{named['time'][11:23]} \x1b[{COLOURS.get(named['severity'], 0)}m{named['severity']:8}\x1b[0m "
-            f"\x1b[36m{escaped(source)}\x1b[0m {escaped(named['message'])}"
-        )
-        if rest:
-            line += f" \x1b[2m{escaped(rest)}\x1b[0m"
+        shown = [
+            time[11:23],
+            self.painted(COLOURS.get(severity, 0), f"{severity:8}"),
+            self.painted(36, source),
+            escaped(message),
+            *([self.painted(2, rest)] if rest else []),
+        ]
         # Indented, so that no message of an exception can pass for a line of its own.
-        trace = named["exception"].split("\n") if named["exception"] else []
-        return "".join([line, *(f"\n    {escaped(part)}" for part in trace)])
+        trace = exception.split("\n") if exception else []
+        return "".join([" ".join(shown), *(f"\n    {escaped(part)}" for part in trace)])
+
+    def painted(self, colour: int, text: str) -> str:
+        return f"\x1b[{colour}m{escaped(text)}\x1b[0m" if self.colour else escaped(text)
 
 
 def escaped(text: str) -> str:

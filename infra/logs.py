@@ -177,10 +177,14 @@ def configure(
     secrets: Sequence[str] = (),
     project: str | None = None,
     service: str = "berth",
+    colour: bool = True,
     fd: int = 1,
 ) -> LogWriter:
-    """Sends everything that logs, warns or crashes through one handler, in place of all others."""
-    formatter = make_formatter(log_format, Redactor(secrets), project, service)
+    """Sends everything that logs, warns or crashes through one handler, in place of all others.
+
+    Console lines are coloured when `colour` is true and `fd` is a terminal.
+    """
+    formatter = make_formatter(log_format, Redactor(secrets), project, service, colour=colour and os.isatty(fd))
 
     def drop_line(dropped: int) -> bytes:
         text = "log lines were dropped because they could not be written fast enough"
@@ -209,9 +213,11 @@ def dropped_lines() -> int:
     return sum(handler.writer.dropped for handler in logging.getLogger().handlers if isinstance(handler, LineHandler))
 
 
-def make_formatter(log_format: str, redactor: Redactor, project: str | None, service: str) -> JsonLines:
+def make_formatter(
+    log_format: str, redactor: Redactor, project: str | None, service: str, *, colour: bool = False
+) -> JsonLines:
     if log_format == "console":
-        return ConsoleLines(json_fields, redactor)
+        return ConsoleLines(redactor, colour=colour)
     layouts: dict[str, Layout] = {"json": json_fields, "gcp": Gcp(project), "ecs": Ecs(service)}
     return JsonLines(layouts[log_format], redactor)
 

@@ -4,6 +4,7 @@ import base64
 import json
 import logging
 import os
+import pty
 import re
 import select
 import signal
@@ -21,6 +22,8 @@ from hypothesis import strategies as st
 
 from infra.log_safety import Redactor
 from infra.logs import make_formatter
+from tests.servers import free_port
+from tests.service import clean_environment
 
 ROOT = Path(__file__).parents[1]
 MAX_BYTES = 16_384
@@ -241,17 +244,51 @@ def test_an_access_line_with_fields_of_the_wrong_kind_is_still_written(log_forma
     assert line["message"] == "GET /v1/auth/me 200"
 
 
-def test_console_lines_are_coloured_and_name_their_extras() -> None:
-    done = run("logs.get_logger('audit').error('hello', extra={'rows': 3, 'name_of': 'a b'})", log_format="console")
-    assert re.fullmatch(r"\d\d:\d\d:\d\d\.\d{3} \x1b\[31mERROR   \x1b\[0m .*audit.* hello .*\n", done.stdout)
-    assert 'rows=3 name_of="a b"' in done.stdout
+HELLO = "logs.get_logger('audit').error('hello', extra={'rows': 3, 'name_of': 'a b'})"
+
+
+def on_a_terminal(arguments: list[str], **env: str) -> str:
+    """The first line that a terminal gets."""
+    terminal, stdout = pty.openpty()
+    with subprocess.Popen(arguments, cwd=ROOT, env=clean_environment(env), stdout=stdout):
+        os.close(stdout)
+        line = os.read(terminal, 4096).decode()
+    os.close(terminal)
+    return line
+
+
+def test_console_lines_have_time_severity_type_message_and_extras() -> None:
+    done = run(HELLO, log_format="console")
+    assert re.fullmatch(r'\d\d:\d\d:\d\d\.\d{3} ERROR    audit hello rows=3 name_of="a b"\n', done.stdout)
+
+
+def test_console_lines_on_a_terminal_are_coloured() -> None:
+    line = on_a_terminal(command(HELLO, log_format="console"))
+    shown = r"\S+ \x1b\[31mERROR   \x1b\[0m \x1b\[36maudit\x1b\[0m hello \x1b\[2mrows=3 .*\x1b\[0m\r\n"
+    assert re.fullmatch(shown, line)
+
+
+def test_console_lines_on_a_terminal_are_plain_with_no_color() -> None:
+    env = {
+        "REDIS_HOST": "127.0.0.1",
+        "REDIS_PORT": "1",
+        "STARTUP_TIMEOUT": "0.01",
+        "SECRET_KEY": "k" * 32,
+        "NO_COLOR": "1",
+    }
+    line = on_a_terminal([sys.executable, "app.py"], SYS_ENV="test", LOG_FORMAT="console", PORT=str(free_port()), **env)
+    assert re.match(r"\S+ (CRITICAL|WARNING) ", line)
+
+
+def test_console_lines_leave_out_extras_that_the_message_says() -> None:
+    line = formatted("GET /x 404", extra={"method": "GET", "status": 404, "client": "::1"}, log_format="console")
+    assert line.endswith(" GET /x 404 client=::1")
 
 
 def test_console_lines_escape_what_a_terminal_would_obey() -> None:
     line = formatted("a\nb\r\x1b]0;x\x07\x9b31m\x7f\u2028\u202e", extra={"k\n": "v\x1b"}, log_format="console")
-    own = re.sub(r"\x1b\[\d+m", "", line)
-    assert own.isprintable()
-    assert r"a\nb\r\x1b]0;x\x07\x9b31m\x7f\u2028\u202e k\n=" in own
+    assert line.isprintable()
+    assert r"a\nb\r\x1b]0;x\x07\x9b31m\x7f\u2028\u202e k\n=" in line
 
 
 def test_a_traceback_on_the_console_is_indented_below_its_line() -> None:

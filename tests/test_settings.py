@@ -59,6 +59,7 @@ DEFAULTS = {
     "LOGIN_RATE_LIMIT": (10, 300),
     "LOG_LEVEL": "INFO",
     "LOG_FORMAT": "json",
+    "NO_COLOR": None,
     "STARTUP_TIMEOUT": 30.0,
     "SHUTDOWN_DELAY": 0.0,
     "SHUTDOWN_TIMEOUT": 8.0,
