@@ -8,10 +8,13 @@ from msgspec import Struct
 from starlette.responses import Response
 
 from infra.bodies import json_response
-from infra.problems import Unavailable
+from infra.logs import get_logger
+from infra.problems import Unavailable, describe
 from infra.state import Request
 
 PING_TIMEOUT = 0.75  # seconds; a kubelet gives a probe 1 s
+
+log = get_logger("system")
 
 
 class Check(Struct):
@@ -40,7 +43,7 @@ async def ready(request: Request) -> Response:
     pings: dict[str, Callable[[], Awaitable[object]]] = {"database": lambda: state.database.fetch_one("SELECT 1")}
     if state.redis.enabled:
         pings["redis"] = state.redis.ping
-    checks = dict(zip(pings, await asyncio.gather(*map(check, pings.values())), strict=True))
+    checks = dict(zip(pings, await asyncio.gather(*map(check, pings, pings.values())), strict=True))
     if state.stopping.is_set():
         status = "stopping"
     elif checks["database"].status != "ok":
@@ -50,13 +53,15 @@ async def ready(request: Request) -> Response:
     return health(Health(status, checks))
 
 
-async def check(ping: Callable[[], Awaitable[object]]) -> Check:
+async def check(name: str, ping: Callable[[], Awaitable[object]]) -> Check:
     started = time.perf_counter()
     try:
         async with asyncio.timeout(PING_TIMEOUT):
             await ping()
         status = "ok"
-    except (Unavailable, TimeoutError):
+    except (Unavailable, TimeoutError) as error:
+        cause = error.cause if isinstance(error, Unavailable) else describe(error)
+        log.warning("probe: %s unavailable: %s", name, cause)
         status = "unavailable"
     return Check(status, round((time.perf_counter() - started) * 1000, 1))
 

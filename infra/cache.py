@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from infra.background import background
 from infra.logs import get_logger
-from infra.problems import Unavailable, describe
+from infra.problems import NO_ANSWER, Unavailable, describe
 from settings import Settings
 
 TTL = 60  # seconds: the age that the contract allows
@@ -41,7 +41,7 @@ class Cache:
         self.settings = settings
         self.enabled = settings.redis_host is not None
         self.client: Client | None = None
-        self.cause = "not connected yet"
+        self.cause = NO_ANSWER
         self.tried = asyncio.Event()  # once, whether it worked or not
         self.hits = self.misses = self.errors = 0
 

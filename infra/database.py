@@ -275,7 +275,8 @@ async def open_database(settings: Settings) -> Database:
         raise
     log.info("database connected", extra={"server": settings.mysql_host, "version": version})
     if max_connections < settings.mysql_pool_max_size:
-        log.warning("MYSQL_POOL_MAX_SIZE is %d, max_connections %d", settings.mysql_pool_max_size, max_connections)
+        text = "MYSQL_POOL_MAX_SIZE is %d, more than the server's max_connections, %d"
+        log.warning(text, settings.mysql_pool_max_size, max_connections)
     return database
 
 
@@ -284,8 +285,6 @@ def sqlite_path(settings: Settings) -> Path:
 
 
 def unavailable(error: BaseException) -> Unavailable:
-    if isinstance(error, TimeoutError) and not error.args:  # of asyncio.timeout(), which gives no reason
-        return Unavailable("the database is unavailable", "no answer in time")
     if isinstance(error, RuntimeError) and "caching_sha2_password" in str(error):  # the packages would ask for another
         return Unavailable("the database is unavailable", NEEDS_TLS)
     code = error.args[0] if isinstance(error, err.MySQLError) and error.args else None

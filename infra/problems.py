@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from infra.logs import get_logger, request_context
 
+NO_ANSWER = "no answer in time"
 RETRY_AFTER = 2  # seconds: the lost server's clients reconnect within that once it is back
 
 log = get_logger("system")
@@ -79,6 +80,8 @@ def describe(error: BaseException) -> str:
     """The innermost causes of an error in one line, without the groups and wrappers that libraries put around them."""
     if isinstance(error, BaseExceptionGroup):
         return "; ".join(describe(inner) for inner in error.exceptions)
+    if isinstance(error, TimeoutError) and not str(error):  # of asyncio.timeout(), which gives no reason
+        return NO_ANSWER
     inner = error.__cause__ or (error.__context__ if not error.__suppress_context__ else None)
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return f"{text} ({describe(inner)})" if inner is not None else text

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from infra.logs import get_logger
-from infra.problems import Unavailable
+from infra.problems import NO_ANSWER, Unavailable
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 3.0  # seconds
 
@@ -28,7 +28,7 @@ class StartupError(Exception):
 async def retry(name: str, attempt: Callable[[], Awaitable[Result]], deadline: float) -> Result:
     """The attempt's result; with backoff and jitter until the `deadline` (monotonic seconds), then StartupError 69."""
     pause = FIRST_PAUSE
-    cause = "no answer"
+    cause = NO_ANSWER
     while True:
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
