@@ -18,13 +18,12 @@ class Sink:
         self.host, self.tls = parts.hostname, ssl.create_default_context() if parts.scheme == "https" else None
         self.port = parts.port or (443 if self.tls else 80)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        self.head = (
-            f"POST {target} HTTP/1.1\r\nHost: {parts.netloc}\r\nUser-Agent: berth/{VERSION}\r\nConnection: close\r\n"
-        )
+        host = parts.netloc.rpartition("@")[2]
+        self.head = f"POST {target} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: berth/{VERSION}\r\nConnection: close\r\n"
 
     async def post(self, content_type: str, body: bytes) -> int:
         """The status of the answer. Raises OSError (TimeoutError is one) or ValueError when there is none."""
-        head = f"{self.head}Connection: close\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = f"{self.head}Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
         async with asyncio.timeout(TIMEOUT):
             reader, writer = await asyncio.open_connection(self.host, self.port, ssl=self.tls)
             try:
