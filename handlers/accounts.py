@@ -4,12 +4,11 @@ import unicodedata
 from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType
-from starlette.responses import Response
 
-from infra.bearer import Account, Principal, account_of, authenticate, name_account
-from infra.bodies import json_response, read_body
+from infra.bearer import Account, Principal, account_of, name_account
 from infra.ids import new_id
 from infra.logs import get_logger
+from infra.operations import operation
 from infra.problems import Problem, invalid, unauthorized
 from infra.state import Request
 from infra.times import now_ms, utc
@@ -21,6 +20,7 @@ Username = Annotated[
         max_length=64,
         pattern=r"^[A-Za-z0-9._-]+$(?!\n)",  # without @: it can't be taken for an email
         description="3 to 64 of the characters A-Z a-z 0-9 . _ -",
+        examples=["ada"],
     ),
 ]
 Email = Annotated[
@@ -29,12 +29,17 @@ Email = Annotated[
         max_length=254,  # RFC 5321, section 4.5.3.1.3, less the angle brackets
         pattern=r"^[^@\s\x00-\x1f\x7f]{1,64}@[^@\s.\x00-\x1f\x7f]+(\.[^@\s.\x00-\x1f\x7f]+)+$(?!\n)",
         description="an email address of at most 254 characters",
+        examples=["ada@example.com"],
     ),
 ]
-NewPassword = Annotated[str, Meta(min_length=8, max_length=256, description="8 to 256 characters")]
-Password = Annotated[str, Meta(max_length=256, description="at most 256 characters")]
+NewPassword = Annotated[
+    str, Meta(min_length=8, max_length=256, description="8 to 256 characters", examples=["correct horse"])
+]
+Password = Annotated[str, Meta(max_length=256, description="at most 256 characters", examples=["correct horse"])]
 
 EMAIL_KEY_MAX = 320  # characters, as the column is wide; NFKC makes 18 of some single ones
+
+WRONG_PASSWORD = {403: "the password is wrong", 429: "too many wrong passwords"}
 
 audit = get_logger("audit")
 
@@ -65,9 +70,9 @@ class Deleted(Struct):
     id: str
 
 
-async def register(request: Request) -> Response:
-    """201 with the account; 409 when its name or email is taken."""
-    body = await read_body(request, Registration)
+@operation(201, problems={409: "the username or the email is taken"})
+async def register(request: Request, body: Registration) -> Account:
+    """Make an account."""
     now = now_ms()
     account = Account(new_id(), body.username, body.email, utc(now), utc(now))
     values = {
@@ -90,18 +95,18 @@ async def register(request: Request) -> Response:
     outbox.filled.set()
     name_account(account.id)
     audit.info("account registered", extra={"event": "account.registered"})
-    return json_response(account, 201)
+    return account
 
 
-async def read_me(request: Request) -> Response:
-    principal = await authenticate(request)
-    return json_response(principal.account)
+@operation()
+async def read_me(request: Request, principal: Principal) -> Account:
+    """Read the account."""
+    return principal.account
 
 
-async def update_me(request: Request) -> Response:
-    """200 with the account as it is now; what the body doesn't name stays."""
-    principal = await authenticate(request)
-    body = await read_body(request, AccountChanges)
+@operation(problems={409: "the username or the email is taken"})
+async def update_me(request: Request, principal: Principal, body: AccountChanges) -> Account:
+    """Change the username or the email; what the body doesn't name stays."""
     username, email = body.username or None, body.email or None
     async with request.state.database.transaction() as transaction:
         await transaction.execute(
@@ -125,13 +130,12 @@ async def update_me(request: Request) -> Response:
     if not row:
         raise unauthorized("the account has been deleted", "invalid_token")
     audit.info("account updated", extra={"event": "account.updated"})
-    return json_response(account_of(row))
+    return account_of(row)
 
 
-async def delete_me(request: Request) -> Response:
-    """204; takes the account's sessions along. 403 when the password in the body is wrong."""
-    principal = await authenticate(request)
-    body = await read_body(request, Confirmation)
+@operation(problems=WRONG_PASSWORD)
+async def delete_me(request: Request, principal: Principal, body: Confirmation) -> None:
+    """Delete the account and its sessions."""
     await confirm_password(request, principal, body.password)
     account_id, outbox = principal.account.id, request.state.outbox
     values = {"account_id": account_id}
@@ -145,13 +149,11 @@ async def delete_me(request: Request) -> Response:
     outbox.filled.set()
     await request.state.redis.forget_account(account_id)
     audit.info("account deleted", extra={"event": "account.deleted"})
-    return Response(status_code=204)
 
 
-async def change_password(request: Request) -> Response:
-    """204; every other session of the account has ended. 403 when the current password is wrong."""
-    principal = await authenticate(request)
-    body = await read_body(request, PasswordChange)
+@operation(problems={409: "another request changed the password", **WRONG_PASSWORD})
+async def change_password(request: Request, principal: Principal, body: PasswordChange) -> None:
+    """Change the password; every other session of the account ends."""
     current_hash = await confirm_password(request, principal, body.current_password)
     values = {"account_id": principal.account.id, "session_id": principal.session_id}
     new_hash = await request.state.passwords.hash(body.new_password)
@@ -172,7 +174,6 @@ async def change_password(request: Request) -> Response:
     if not changed:
         raise Problem(409, "the password was changed by another request")
     audit.info("password changed", extra={"event": "password.changed"})
-    return Response(status_code=204)
 
 
 async def confirm_password(request: Request, principal: Principal, password: str) -> str:

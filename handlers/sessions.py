@@ -4,67 +4,79 @@ Whoever changes several rows locks them in the order account, session, refresh t
 """
 
 import hashlib
-from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
-from starlette.responses import Response
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from handlers.accounts import Password, client_address, unique_key
-from infra.bearer import Account, account_of, authenticate, name_account
-from infra.bodies import json_response, read_body
+from infra.bearer import Account, Principal, account_of, name_account
 from infra.database import Connection
-from infra.ids import is_id, new_id
+from infra.ids import ID_PATTERN, Id, is_id, new_id
 from infra.logs import get_logger
+from infra.operations import operation
 from infra.passwords import needs_rehash
-from infra.problems import Problem, invalid, unauthorized
+from infra.problems import Problem, unauthorized
 from infra.state import Request, State
-from infra.times import now_ms, utc
+from infra.times import Time, now_ms, utc
 from infra.tokens import new_refresh_token, refresh_token_hash
 
-PAGE_LIMIT, PAGE_LIMIT_MAX = 20, 100
 USER_AGENT_MAX = 512  # characters, as the column is wide
 
 audit = get_logger("audit")
 
 
 class Login(Struct, forbid_unknown_fields=True):
-    login: Annotated[str, Meta(min_length=1, max_length=254, description="a username or an email address")]
+    login: Annotated[
+        str, Meta(min_length=1, max_length=254, description="a username or an email address", examples=["ada"])
+    ]
     password: Password
 
 
+RefreshToken = Annotated[
+    str,
+    Meta(max_length=256, description="a refresh token", examples=["brt_8OUWS853XymIJEfhSYgXqYlJLrx0X2dpC52Q6kEyjk0"]),
+]
+
+
 class Refresh(Struct, forbid_unknown_fields=True):
-    refresh_token: Annotated[str, Meta(max_length=256, description="a refresh token")]
+    refresh_token: RefreshToken
 
 
 class Tokens(Struct):
     """RFC 6749, section 5.1, and the account."""
 
-    access_token: str
-    refresh_token: str
-    token_type: str
-    expires_in: int
+    access_token: Annotated[
+        str, Meta(description="a JWT", examples=["eyJhbGciOiJIUzI1NiIsImtpZCI6IjRkMWEyYjNjIn0.e30.c2ln"])
+    ]
+    refresh_token: RefreshToken
+    token_type: Literal["Bearer"]
+    expires_in: Annotated[int, Meta(description="seconds", examples=[900])]
     account: Account
 
 
 class Session(Struct):
-    id: str
-    created_at: datetime
-    last_used_at: datetime
-    expires_at: datetime
-    client: str
-    user_agent: str
-    current: bool
+    id: Id
+    created_at: Time
+    last_used_at: Time
+    expires_at: Time
+    client: Annotated[str, Meta(description="the address it was made from", examples=["203.0.113.7"])]
+    user_agent: Annotated[str, Meta(examples=["curl/8.5.0"])]
+    current: Annotated[bool, Meta(description="whether it is the one that asks", examples=[True])]
+
+
+class PageQuery(Struct, forbid_unknown_fields=True):
+    limit: Annotated[int, Meta(ge=1, le=100, description="an integer from 1 to 100")] = 20
+    after: Annotated[str, Meta(pattern=ID_PATTERN, description="the `next` of another page")] | UnsetType = UNSET
 
 
 class Page(Struct):
     items: list[Session]
-    next: str | None
+    next: Annotated[Id | None, Meta(description="the `after` of the next page, null on the last")]
 
 
-async def log_in(request: Request) -> Response:
-    """200 with a token pair for a new session; 401 the same for an unknown account and a wrong password; 429."""
-    body = await read_body(request, Login)
+@operation(problems={401: "no such account, or not its password", 429: "too many failed attempts"})
+async def log_in(request: Request, body: Login) -> Tokens:
+    """Start a session."""
     state = request.state
     key = unique_key(body.login)
     column = "email_key" if "@" in key else "username_key"
@@ -85,7 +97,7 @@ async def log_in(request: Request) -> Response:
     account = account_of(row)
     session_id, refresh_token = await start_session(request, account.id, password_hash=row[5], new_hash=new_hash)
     audit.info("logged in", extra={"event": "login.succeeded", "session_id": session_id})
-    return json_response(tokens(state, account, session_id, refresh_token))
+    return tokens(state, account, session_id, refresh_token)
 
 
 async def start_session(request: Request, account_id: str, *, password_hash: str, new_hash: str) -> tuple[str, str]:
@@ -138,9 +150,12 @@ def tokens(state: State, account: Account, session_id: str, refresh_token: str) 
     return Tokens(access_token, refresh_token, "Bearer", state.token_keys.ttl, account)
 
 
-async def refresh(request: Request) -> Response:
-    """200 with a new pair, the old refresh token is spent; a spent one ends its session (RFC 9700, section 4.14.2)."""
-    body = await read_body(request, Refresh)
+@operation(problems={401: "the refresh token is invalid, expired or spent"})
+async def refresh(request: Request, body: Refresh) -> Tokens:
+    """Exchange a refresh token for a new pair of tokens.
+
+    It is spent then; to use it again ends its session (RFC 9700, section 4.14.2).
+    """
     state = request.state
     token_hash = refresh_token_hash(body.refresh_token)
     row = await state.database.fetch_one(
@@ -159,7 +174,7 @@ async def refresh(request: Request) -> Response:
         audit.warning("refresh token used twice", extra={"event": "refresh.reused", "session_id": session_id})
         raise unauthorized("the refresh token was used before: its session has ended")
     audit.info("session refreshed", extra={"event": "session.refreshed", "session_id": session_id})
-    return json_response(tokens(state, account, session_id, refresh_token))
+    return tokens(state, account, session_id, refresh_token)
 
 
 async def rotate(state: State, account_id: str, session_id: str, token_hash: str) -> str | None:
@@ -196,48 +211,34 @@ async def end_session(transaction: Connection, account_id: str, session_id: str)
     return ended > 0
 
 
-async def log_out(request: Request) -> Response:
-    principal = await authenticate(request)
+@operation()
+async def log_out(request: Request, principal: Principal) -> None:
+    """End this session."""
     async with request.state.database.transaction() as transaction:
         await end_session(transaction, principal.account.id, principal.session_id)
     await request.state.redis.forget_session(principal.account.id, principal.session_id)
     audit.info("logged out", extra={"event": "logout", "session_id": principal.session_id})
-    return Response(status_code=204)
 
 
-async def list_sessions(request: Request) -> Response:
-    """The account's live sessions, newest first; `next` is the `after` of the next page, null on the last."""
-    principal = await authenticate(request)
-    limit, after = page_of(request)
+@operation()
+async def list_sessions(request: Request, principal: Principal, query: PageQuery) -> Page:
+    """List the account's live sessions, newest first."""
     rows = await request.state.database.fetch_all(
         "SELECT id, created_at, last_used_at, expires_at, client, user_agent FROM sessions"
         " WHERE account_id = :account_id AND id < :after AND expires_at > :now ORDER BY id DESC LIMIT :count",
-        {"account_id": principal.account.id, "after": after or "~", "now": now_ms(), "count": limit + 1},
+        {"account_id": principal.account.id, "after": query.after or "~", "now": now_ms(), "count": query.limit + 1},
         may_lag=True,
     )
     items = [
         Session(key, utc(created), utc(used), utc(expires), client, agent, current=key == principal.session_id)
-        for key, created, used, expires, client, agent in rows[:limit]
+        for key, created, used, expires, client, agent in rows[: query.limit]
     ]
-    return json_response(Page(items, items[-1].id if len(rows) > limit else None))
+    return Page(items, items[-1].id if len(rows) > query.limit else None)
 
 
-def page_of(request: Request) -> tuple[int, str]:
-    """`?limit=` and `?after=`; a 422 Problem when one isn't what the last page said."""
-    unknown = set(request.query_params) - {"limit", "after"}
-    if unknown:
-        raise invalid(min(unknown), "unknown parameter")
-    limit, after = request.query_params.get("limit", str(PAGE_LIMIT)), request.query_params.get("after", "")
-    if not (limit.isascii() and limit.isdigit() and len(limit) <= 3 and 1 <= int(limit) <= PAGE_LIMIT_MAX):
-        raise invalid("limit", f"expected an integer from 1 to {PAGE_LIMIT_MAX}")
-    if after and not is_id(after):
-        raise invalid("after", "expected the `next` of another page")
-    return int(limit), after
-
-
-async def revoke_session(request: Request) -> Response:
-    """204; 404 when the account has no such session."""
-    principal = await authenticate(request)
+@operation(problems={404: "the account has no such session"})
+async def revoke_session(request: Request, principal: Principal) -> None:
+    """End one of the account's sessions."""
     session_id = request.path_params["id"]
     ended = False
     if is_id(session_id):
@@ -247,4 +248,3 @@ async def revoke_session(request: Request) -> Response:
     if not ended:
         raise Problem(404, "no such session")
     audit.info("session revoked", extra={"event": "session.revoked", "session_id": session_id})
-    return Response(status_code=204)

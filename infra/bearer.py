@@ -4,26 +4,28 @@ import base64
 import hmac
 import re
 from contextlib import suppress
-from datetime import datetime
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
+from msgspec import Meta
 
 from infra.database import Row
+from infra.ids import Id
 from infra.logs import request_context
 from infra.problems import Problem, unauthorized
-from infra.state import Request
-from infra.times import now_ms, utc
+from infra.state import Request, State
+from infra.times import Time, now_ms, utc
+from infra.tokens import AccessToken
 
 BEARER = re.compile(r"bearer +([A-Za-z0-9._~+/-]+=*)", re.IGNORECASE)
 
 
 class Account(msgspec.Struct):
-    id: str
-    username: str
-    email: str
-    created_at: datetime
-    updated_at: datetime
+    id: Id
+    username: Annotated[str, Meta(examples=["ada"])]
+    email: Annotated[str, Meta(examples=["ada@example.com"])]
+    created_at: Time
+    updated_at: Time
 
 
 class Principal(NamedTuple):
@@ -32,21 +34,28 @@ class Principal(NamedTuple):
 
 
 async def authenticate(request: Request) -> Principal:
-    """The account and session of the request's access token; a 401 Problem when there is none that lives.
-
-    A session that has ended elsewhere may be taken for alive as long as Redis keeps it, a minute at most.
-    """
-    state = request.state
+    """The account and session of the request's access token; a 401 Problem when there is none that lives."""
     credentials = BEARER.fullmatch(request.headers.get("authorization", ""))
     if not credentials:
         raise unauthorized("a bearer token is needed")
-    token = state.token_keys.verify(credentials[1])
+    token = request.state.token_keys.verify(credentials[1])
     if not token:
         raise unauthorized("the access token is invalid or has expired", "invalid_token")
     name_account(token.account_id)
+    account = await live_account(request.state, token)
+    if not account:
+        raise unauthorized("the session has ended", "invalid_token")
+    return Principal(account, token.session_id)
+
+
+async def live_account(state: State, token: AccessToken) -> Account | None:
+    """The account of the token's session, or None when the session has ended.
+
+    One that has ended elsewhere may be taken for alive as long as Redis keeps it, a minute at most.
+    """
     cached = await state.redis.get_session(token.account_id, token.session_id)
     if cached:
-        return Principal(msgspec.json.decode(cached, type=Account), token.session_id)
+        return msgspec.json.decode(cached, type=Account)
     row = await state.database.fetch_one(
         "SELECT a.id, a.username, a.email, a.created_at, a.updated_at, s.expires_at FROM sessions s"
         " JOIN accounts a ON a.id = s.account_id"
@@ -54,10 +63,10 @@ async def authenticate(request: Request) -> Principal:
         {"account_id": token.account_id, "session_id": token.session_id, "now": now_ms()},
     )
     if not row:
-        raise unauthorized("the session has ended", "invalid_token")
+        return None
     account = account_of(row)
     await state.redis.put_session(account.id, token.session_id, msgspec.json.encode(account), expires_at=row[5])
-    return Principal(account, token.session_id)
+    return account
 
 
 def authenticate_service(request: Request, token: str | None) -> None:

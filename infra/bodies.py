@@ -1,8 +1,9 @@
-"""Request bodies: JSON (RFC 8259) read into a Struct, and nothing that a Struct would let pass unseen."""
+"""What a request says, read into a Struct: JSON (RFC 8259), a form, a query; nothing that it would let pass unseen."""
 
 import json
 import re
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
+from urllib.parse import parse_qsl
 
 import msgspec
 from starlette.responses import Response
@@ -14,6 +15,10 @@ Body = TypeVar("Body", bound=msgspec.Struct)
 
 # Possessive, or 60,000 blanks would be tried in every division.
 JSON_TYPE = re.compile(r'application/json\s*+(;\s*+charset\s*+=\s*+"?utf-8"?\s*+)?;?\s*+', re.IGNORECASE)
+FORM_TYPE = re.compile(
+    r'application/x-www-form-urlencoded\s*+(;\s*+charset\s*+=\s*+"?utf-8"?\s*+)?;?\s*+', re.IGNORECASE
+)
+FORM_FIELDS = 100
 UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 MISSING_FIELD = re.compile(r"Object missing required field `(.*)`", re.DOTALL)
 
@@ -42,6 +47,33 @@ async def read_body(request: Request, struct: type[Body], media_type: re.Pattern
     return decoded
 
 
+async def read_form(request: Request, struct: type[Body]) -> Body:
+    """The request's form as a `struct`. Raises a Problem as `read_body` does."""
+    if not FORM_TYPE.fullmatch(request.headers.get("content-type", "")):
+        raise Problem(415, "the body must be application/x-www-form-urlencoded in UTF-8")
+    try:
+        text = (await request.body()).decode()
+        pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=FORM_FIELDS)
+    except ValueError:
+        raise Problem(400, "the body is not a valid form") from None
+    return convert_pairs(pairs, struct)
+
+
+async def read_query(request: Request, struct: type[Body]) -> Body:
+    """The request's query parameters as a `struct`. Raises a 422 Problem."""
+    return convert_pairs(request.query_params.multi_items(), struct)
+
+
+def convert_pairs(pairs: list[tuple[str, str]], struct: type[Body]) -> Body:
+    refuse_duplicates(pairs)
+    try:
+        converted = msgspec.convert(dict(pairs), struct, strict=False)
+    except msgspec.ValidationError as error:
+        raise wrong_shape(str(error), struct) from None
+    refuse_nul(converted)
+    return converted
+
+
 def json_response(content: Any, status: int = 200) -> Response:
     return Response(msgspec.json.encode(content), status, media_type="application/json")
 
@@ -53,13 +85,14 @@ def wrong_shape(message: str, struct: type[msgspec.Struct]) -> Problem:
     for pattern, text in ((UNKNOWN_FIELD, "unknown field"), (MISSING_FIELD, "required")):
         if named := pattern.fullmatch(message):
             return invalid(".".join(filter(None, (path, named[1]))), text)
-    wanted = re.match(r"Expected `str` (matching|of length)", message) and description(struct, path)
+    wanted = re.match(r"Expected `(str` (matching|of length)|int`)", message) and description(struct, path)
     return invalid(path, f"expected {wanted}" if wanted else message[0].lower() + message[1:])
 
 
 def description(struct: type[msgspec.Struct], field: str) -> str | None:
     hint = get_type_hints(struct, include_extras=True).get(field)
-    return next((meta.description for meta in getattr(hint, "__metadata__", ())), None)
+    parts = (hint, *get_args(hint))  # of Annotated, or of a union with it
+    return next((meta.description for part in parts for meta in getattr(part, "__metadata__", ())), None)
 
 
 def refuse_duplicates(pairs: list[tuple[str, Any]]) -> None:

@@ -3,6 +3,20 @@
 import os
 import time
 import uuid
+from typing import Annotated
+
+from msgspec import Meta
+
+ID_PATTERN = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$(?!\n)"
+
+Id = Annotated[
+    str,
+    Meta(
+        description="a UUIDv7",
+        examples=["01a20cc4-61db-78ba-be5f-cae656cb245f"],
+        extra_json_schema={"format": "uuid"},
+    ),
+]
 
 
 def new_id(after: str | None = None) -> str:
