@@ -24,7 +24,7 @@ from starlette.routing import Route
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 import settings as environment
-from handlers import accounts, events, health, metrics, root, sessions
+from handlers import accounts, docs, events, health, introspection, metrics, root, sessions
 from infra import logs
 from infra.background import background
 from infra.cache import Cache, open_cache
@@ -65,11 +65,18 @@ ROUTES = [
     Route("/v1/auth/me/password",      accounts.change_password, methods=["PUT"]),
     Route("/v1/auth/sessions",         sessions.list_sessions,   methods=["GET"]),
     Route("/v1/auth/sessions/{id}",    sessions.revoke_session,  methods=["DELETE"]),
+    Route("/v1/auth/introspect",       introspection.introspect, methods=["POST"]),
     Route("/v1/events",                events.receive_event,     methods=["POST"]),
     Route("/metrics",                  metrics.read_metrics,     methods=["GET"]),
     Route("/health/live",              health.live,              methods=["GET"]),
     Route("/health/ready",             health.ready,             methods=["GET"]),
     Route("/health/startup",           health.startup,           methods=["GET"]),
+]  # fmt: skip
+
+DOCS_ROUTES = [
+    Route("/openapi.json",             docs.openapi,             methods=["GET"]),
+    Route("/docs",                     docs.page,                methods=["GET"]),
+    Route("/docs/{name}",              docs.file,                methods=["GET"]),
 ]  # fmt: skip
 
 
@@ -108,7 +115,8 @@ def create_app(settings: Settings) -> Starlette:
         *([Middleware(Cors, origins=settings.cors_origins)] if settings.cors_origins else []),
         Middleware(RequestLimits, settings=settings),
     ]
-    app = Starlette(routes=ROUTES, middleware=middleware, exception_handlers=EXCEPTION_HANDLERS, lifespan=lifespan)
+    routes = ROUTES + DOCS_ROUTES if settings.docs_enabled else ROUTES
+    app = Starlette(routes=routes, middleware=middleware, exception_handlers=EXCEPTION_HANDLERS, lifespan=lifespan)
     app.router.redirect_slashes = False
     return app
 
