@@ -65,7 +65,7 @@ async def read_query(request: Request, struct: type[Body]) -> Body:
 
 
 def convert_pairs(pairs: list[tuple[str, str]], struct: type[Body]) -> Body:
-    refuse_duplicates(pairs)
+    refuse_duplicates([pair for pair in pairs if pair[0] in struct.__struct_fields__])
     try:
         converted = msgspec.convert(dict(pairs), struct, strict=False)
     except msgspec.ValidationError as error:

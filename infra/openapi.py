@@ -27,6 +27,7 @@ OTHER_PROBLEM = {
     " 431 headers too large, 503 overloaded or without the database (with Retry-After), 504 answered too slowly",
     "content": {"application/problem+json": {"schema": PROBLEM}},
 }
+WITHOUT_NUL = r"^[^\x00]*$"
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
@@ -39,6 +40,9 @@ def openapi_document(app: Starlette) -> bytes:
     )
     refs, components = msgspec.json.schema_components(types, ref_template=REF_TEMPLATE)
     schemas = dict(zip(types, refs, strict=True))
+    for *_, operation in described:
+        for struct in bodies_of(operation).values():
+            forbid_nul(components[schemas[struct]["$ref"].rpartition("/")[2]])
     paths: dict[str, Json] = {}
     for route, method, operation in described:
         paths.setdefault(route.path_format, {})[method.lower()] = describe(route, operation, schemas)
@@ -67,18 +71,26 @@ def operations_of(routes: list[BaseRoute]) -> Iterator[tuple[Route, str, Operati
 
 def types_of(operation: Operation) -> Iterator[Any]:
     """What is in components: bodies and answers."""
-    yield from (struct for name, struct in operation.parameters.items() if name in BODY_TYPES)
+    yield from bodies_of(operation).values()
     yield from (kind for kind in operation.answers.values() if kind and not isinstance(kind, str))
+
+
+def bodies_of(operation: Operation) -> dict[str, Any]:
+    """The Struct of each media type."""
+    return {BODY_TYPES[name]: struct for name, struct in operation.parameters.items() if name in BODY_TYPES}
+
+
+def forbid_nul(schema: Json) -> None:
+    """What `bodies.refuse_nul` refuses."""
+    for field in schema["properties"].values():
+        if field.get("type") == "string":
+            field.setdefault("pattern", WITHOUT_NUL)
 
 
 def describe(route: Route, operation: Operation, schemas: dict[Any, Json]) -> Json:
     """The Operation Object; what doesn't apply is left out."""
     summary, description = docstring(operation.handler)
-    bodies = {
-        BODY_TYPES[name]: {"schema": schemas[struct]}
-        for name, struct in operation.parameters.items()
-        if name in BODY_TYPES
-    }
+    content = {media_type: {"schema": schemas[struct]} for media_type, struct in bodies_of(operation).items()}
     security = "access_token" if "principal" in operation.parameters else operation.bearer
     responses = {str(status): answer(status, kind, schemas) for status, kind in operation.answers.items()}
     for status, when in sorted(operation.problems.items()):
@@ -89,7 +101,7 @@ def describe(route: Route, operation: Operation, schemas: dict[Any, Json]) -> Js
         "summary": summary,
         "description": description,
         "parameters": [*path_parameters(route), *query_parameters(operation)],
-        "requestBody": bodies and {"required": True, "content": bodies},
+        "requestBody": content and {"required": True, "content": content},
         "security": security and [{security: []}],
         "responses": responses | {"default": {"$ref": "#/components/responses/OtherProblem"}},
     }
