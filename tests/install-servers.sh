@@ -5,7 +5,8 @@ set -eu
 PATH="$PATH:/usr/sbin:/sbin"
 
 missing=""
-for server in mariadbd=mariadb-server mariadb-install-db=mariadb-server redis-server=redis-server openssl=openssl "$@"; do
+for server in mariadbd=mariadb-server mariadb-install-db=mariadb-server redis-server=redis-server openssl=openssl \
+              chromium=chromium chromedriver=chromium-driver "$@"; do
     command -v "${server%=*}" >/dev/null || missing="$missing ${server#*=}"
 done
 [ -n "$missing" ] || exit 0
