@@ -17,7 +17,7 @@ class TokenForm(Struct):
 
 
 class Introspection(Struct):
-    active: Annotated[bool, Meta(description="whether the token lives; when it doesn't, nothing else is told")]
+    active: Annotated[bool, Meta(description="false: it doesn't live, and nothing else is told", examples=[True])]
     token_type: Annotated[Literal["Bearer"], Meta(description="of an access token only")] | UnsetType = UNSET
     sub: Annotated[Id, Meta(description="the account")] | UnsetType = UNSET
     username: Annotated[str, Meta(examples=["ada"])] | UnsetType = UNSET

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -18,17 +19,19 @@ log = get_logger("system")
 
 
 class FieldError(msgspec.Struct):
-    field: str
-    message: str
+    field: Annotated[str, Meta(examples=["password"])]
+    message: Annotated[str, Meta(examples=["expected 8 to 256 characters"])]
 
 
 class ProblemDocument(msgspec.Struct):
-    type: str
-    title: str
-    status: int
-    detail: str
-    instance: str
-    trace_id: str
+    type: Literal["about:blank"]
+    title: Annotated[str, Meta(description="of the status", examples=["Unprocessable Entity"])]
+    status: Annotated[int, Meta(examples=[422])]
+    detail: Annotated[str, Meta(examples=["password: expected 8 to 256 characters"])]
+    instance: Annotated[str, Meta(description="the path", examples=["/v1/auth/register"])]
+    trace_id: Annotated[
+        str, Meta(description="as in the service's log lines", examples=["4bf92f3577b34da6a3ce929d0e0e4736"])
+    ]
     errors: list[FieldError] | msgspec.UnsetType = msgspec.UNSET
 
 

@@ -13,6 +13,7 @@ from tests.service import Account, Service, run_app
 from tests.sink import Sink
 
 TEST_SETTINGS = {"SYS_ENV": "test", "LOGIN_RATE_LIMIT": "1000/300"}
+EVENTS_TOKEN = "a-token-that-other-services-have"
 RAN_AGAINST: dict[str, str] = {}
 
 AnyServer = TypeVar("AnyServer", bound=Server)
@@ -106,7 +107,7 @@ def backend(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def service(backend: str, request: pytest.FixtureRequest) -> Iterator[Service]:
     """The service that tests of ordinary behaviour share, one on each backend."""
-    with Service({**TEST_SETTINGS, **backend_settings(backend, request)}) as shared:
+    with Service({**TEST_SETTINGS, **backend_settings(backend, request), "EVENTS_TOKEN": EVENTS_TOKEN}) as shared:
         yield shared
 
 
