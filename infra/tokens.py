@@ -11,6 +11,7 @@ import jwt
 ISSUER = AUDIENCE = "berth"
 REFRESH_TOKEN_PREFIX = "brt_"  # noqa: S105 - lets secret scanners and the log's redaction find one
 CACHED_TOKENS = 4096  # some 3 MB: a client sends the same one again and again, and a forged one never turns genuine
+LONGEST_TOKEN = 1024  # characters, ours have some 300: a header could fill the cache with 64 KiB each, a form with more
 CLAIMS = ["sub", "sid", "iat", "exp", "iss", "aud"]
 
 
@@ -43,7 +44,7 @@ class TokenKeys:
 
     def verify(self, token: str) -> AccessToken | None:
         """What the token says, or None when it is not one of ours, forged or expired."""
-        verified = self._verified(token)
+        verified = self._verified(token) if len(token) <= LONGEST_TOKEN else None
         return verified if verified and verified.expires_at > time.time() else None
 
     def _verify(self, token: str) -> AccessToken | None:

@@ -181,6 +181,10 @@ def test_a_token_of_another_algorithm_is_a_401(keyed: Service, signed: Account) 
     check_refused(keyed, forged(signed, algorithm="HS512"))
 
 
+def test_a_token_longer_than_any_of_ours_is_a_401(keyed: Service, signed: Account) -> None:
+    check_refused(keyed, forged(signed, changed={"padding": "x" * 1000}))
+
+
 @pytest.mark.parametrize("kid", ["", "another", "00000000", "../../dev/null"])
 def test_a_token_of_an_unknown_key_id_is_a_401(keyed: Service, signed: Account, kid: str) -> None:
     check_refused(keyed, forged(signed, header={"kid": kid}))
