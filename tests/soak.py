@@ -128,7 +128,7 @@ def play_hang_ups(report: Report, ground: Ground, scale: float) -> None:
             result = asyncio.run(hang_up(service, count, seed=2))
             time.sleep(2)
             after = kept(service.pid)
-            done.append(f"{result.left} left, {result.checked} answers to others checked")
+            done.append(f"{result.left} left, {result.checked} answers to others checked, {result.refused} refused")
             done.append(", ".join(f"{name} {before[name]:.0f} -> {after[name]:.0f}" for name in before))
             errors = [line["message"] for line in service.lines if line["severity"] in ("ERROR", "CRITICAL")]
             assert not result.wrong, (len(result.wrong), result.wrong[:3])

@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -44,9 +45,9 @@ def test_clients_that_hang_up_leave_nothing_behind_and_nobody_gets_anothers_answ
 ) -> None:
     with QuickService({**TEST_SETTINGS, **backend_settings(backend, request), "MYSQL_POOL_MAX_SIZE": "5"}) as service:
         open_before = len(list(Path(f"/proc/{service.pid}/fd").iterdir()))
-        result = asyncio.run(hang_up(service, 400))
+        result = asyncio.run(hang_up(service, 200))
         time.sleep(0.5)
-        assert (result.left, result.wrong) == (400, [])
+        assert (result.left, result.wrong) == (200, [])
         assert result.checked > 0
         assert len(list(Path(f"/proc/{service.pid}/fd").iterdir())) < open_before + 30
         assert service.sign_up().id
@@ -78,15 +79,13 @@ def unread(service: Service, client_port: int) -> int | None:
     return next((int(line.split()[4].split(":")[0], 16) for line in lines if ends in line), None)
 
 
-def fill(service: Service, connection: socket.socket) -> int:
-    """Asks for long answers until the kernel takes no more of them; returns the client's port."""
-    port: int = connection.getsockname()[1]
+def fill(service: Service, connection: socket.socket, port: int) -> None:
+    """Asks for long answers until the kernel takes no more of them."""
     before = -1
     while (now := unread(service, port)) is not None and (now == 0 or now != before):
         before = now
         connection.sendall(b"GET /" + b"x" * 8000 + b" HTTP/1.1\r\nHost: x\r\n\r\n")
         time.sleep(0.02)
-    return port
 
 
 def check_is_cut_off(service: Service, port: int) -> None:
@@ -107,8 +106,10 @@ def connect_narrow(service: Service) -> socket.socket:
 def test_answers_that_nobody_reads_do_not_keep_a_connection_open(start_service: StartService) -> None:
     service = start_service(REQUEST_TIMEOUT=1)
     with connect_narrow(service) as connection:
-        port = fill(service, connection)
-        connection.sendall(LIVE + b"Connection: close\r\n\r\n")
+        port: int = connection.getsockname()[1]
+        with suppress(OSError):  # on a busy machine it may be cut off even earlier
+            fill(service, connection, port)
+            connection.sendall(LIVE + b"Connection: close\r\n\r\n")
         check_is_cut_off(service, port)
 
 

@@ -84,7 +84,7 @@ def test_an_answer_that_comes_too_late_is_not_taken_for_the_next_query(
         assert await database.fetch_one("SELECT 'next'") == ("next",)
         assert await connection_id(database) != before
 
-    times: Environment = {"MYSQL_QUERY_TIMEOUT": 0.3, "MYSQL_CONNECT_TIMEOUT": 0.3}
+    times: Environment = {"MYSQL_QUERY_TIMEOUT": 0.5, "MYSQL_CONNECT_TIMEOUT": 1}
     play(scenario, mysql_env, MYSQL_PORT=mysql_proxy.port, MYSQL_POOL_MAX_SIZE=1, **times)
 
 

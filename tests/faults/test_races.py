@@ -8,7 +8,7 @@ from tests.faults.load import QuickService, rows_of
 from tests.faults.races import RACES, Race, run_race
 from tests.servers import MariaDB
 
-ROUNDS = 40
+ROUNDS = 24
 
 
 @pytest.mark.parametrize("race", RACES, ids=lambda race: race.__name__)

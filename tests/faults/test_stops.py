@@ -25,6 +25,6 @@ def test_200_requests_under_way_are_answered_and_logged_when_it_is_stopped(env: 
 
 
 def test_what_was_acknowledged_before_a_kill_is_there_after_it(env: dict[str, str], mariadb: MariaDB) -> None:
-    load = asyncio.run(kill_and_restart(env, rows_of(env, mariadb), kills=2))
+    load = asyncio.run(kill_and_restart(env, rows_of(env, mariadb), kills=1))
     assert load.accounts
     assert load.spent

@@ -12,7 +12,7 @@ from tests.faults.troubles import Servers, seconds_until, troubles
 from tests.servers import MariaDB, Redis
 from tests.service import run_app
 
-LASTS = 1.0  # seconds; the time-outs below are shorter
+LASTS = 0.8  # seconds; the time-outs below are shorter
 TIMES = {
     "MYSQL_QUERY_TIMEOUT": "0.6",
     "MYSQL_CONNECT_TIMEOUT": "0.6",
