@@ -157,7 +157,8 @@ def cores(quantity: str) -> float:
 
 def is_known(command: list[str]) -> bool:
     """Whether `python app.py --help` tells of it. What `run` takes is compared once there is a `run`."""
-    program, words = command[:2], command[2:]
-    return program == ["python3", "app.py"] and (
-        all(word in USAGE for word in words) or (words[0] == "run" and "app.py run" not in USAGE)
-    )
+    known = re.findall(r"python app\.py (\w+)", USAGE)
+    first, *rest = command[2:] or [""]
+    if first == "run" and "run" not in known:
+        return True
+    return command[:2] == ["python3", "app.py"] and first in ("", *known) and all(word in USAGE for word in rest)
