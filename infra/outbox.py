@@ -104,11 +104,11 @@ class Outbox:
                 self.delivered += 1
                 return True
             self.failed += 1
-            log.warning("event not delivered: %s", refusal, extra={"event_id": event_id, "attempts": attempts + 1})
             await self.database.execute(
                 "UPDATE outbox SET attempt_at = :later WHERE id = :id",
                 {"id": event_id, "later": now_ms() + round(backoff(attempts + 1, LONGEST_RETRY) * 1000)},
             )
+            log.warning("event not delivered: %s", refusal, extra={"event_id": event_id, "attempts": attempts + 1})
         except Unavailable:  # the claim runs out and whoever comes next tries again
             pass
         return False

@@ -102,16 +102,19 @@ def test_what_the_sink_does_not_take_is_sent_again(start_service: StartService, 
 
 
 def test_an_event_waits_for_the_one_before_it_of_its_account_and_for_no_other(
-    start_service: StartService, backend: str, sink: Sink
+    start_service: StartService, backend: str, sink: Sink, sql: Sql
 ) -> None:
     sink.answers = [500]
     service = start_service(backend, K_SINK=sink.url)
     held_up = service.sign_up()
-    sink.wait_until_asked()
+    service.wait_for_log(type="task", event_id=held_up.id)
+    sql(service, "UPDATE outbox SET attempt_at = 99999999999999")
     delete(service, held_up)
     other = service.sign_up()
-    sink.wait_for(held_up.id, "registered", "deleted")
     sink.wait_for(other.id, "registered")
+    assert sink.events_of(held_up.id) == []
+    sql(service, "UPDATE outbox SET attempt_at = 1")
+    sink.wait_for(held_up.id, "registered", "deleted")
 
 
 def test_a_sink_that_is_down_costs_no_registration_and_gets_its_events_later(
