@@ -72,7 +72,8 @@ async def measure(name: str, ping: Callable[[], Awaitable[object]]) -> Check:
         async with asyncio.timeout(PING_TIMEOUT):
             await ping()
     except (Unavailable, TimeoutError) as error:
-        log.warning("probe: %s unavailable: %s", name, error.cause if isinstance(error, Unavailable) else describe(error))
+        cause = error.cause if isinstance(error, Unavailable) else describe(error)
+        log.warning("probe: %s unavailable: %s", name, cause)
         check.status = "unavailable"
     check.duration_ms = round((time.perf_counter() - started) * 1000, 1)
     return check
