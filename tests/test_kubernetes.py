@@ -1,6 +1,7 @@
 """deploy/kubernetes and deploy/knative, rendered by kustomize: valid, restricted, and in step with the settings."""
 
 import os
+import shutil
 from pathlib import Path
 
 import kubernetes_validate
@@ -285,3 +286,23 @@ def test_knatives_limits_fit_berths(knative: Manifest, tmp_path: Path) -> None:
     assert "PORT" not in server.variables  # Knative's own
     scale = knative["spec"]["template"]["metadata"]["annotations"]
     assert int(scale["autoscaling.knative.dev/min-scale"]) >= 1
+
+
+# Metrics
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_service_monitor_finds_the_service_the_route_and_the_token(overlay: str, tmp_path: Path) -> None:
+    shutil.copytree(DEPLOY / "kubernetes", tmp_path / "kubernetes")
+    with (tmp_path / overlay / "kustomization.yaml").open("a") as kustomization:
+        kustomization.write("components: [../../components/servicemonitor]\n")
+    manifests = render(str(tmp_path / overlay))
+    monitor, service = find(manifests, "ServiceMonitor"), find(manifests, "Service")
+    [endpoint] = monitor["spec"]["endpoints"]
+    credentials = endpoint["authorization"]["credentials"]
+    [secret] = [each for each in manifests if each["kind"] == "Secret"] or example_secrets()
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
+    assert endpoint["path"] in PATHS
+    assert credentials["name"] == secret["metadata"]["name"]
+    assert credentials["key"] in (secret.get("data") or secret["stringData"])
