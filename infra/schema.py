@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 SCHEMA_REVISION = "0002"  # the newest in migrations/versions; revisions sort as text
 MIGRATIONS = Path(__file__).parent.parent / "migrations"
-LOCK_NAME = "CONCAT('berth.migrate.', MD5(DATABASE()))"  # MySQL takes 64 characters; a database's name may have as many
+# MySQL takes 64 characters, a database's name may have as many. Not MD5: MySQL 9.6 has taken it out.
+LOCK_NAME = "CONCAT('berth.', SHA2(DATABASE(), 224))"
 
 log = get_logger("system")
 
