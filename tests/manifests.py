@@ -156,9 +156,11 @@ def cores(quantity: str) -> float:
 
 
 def is_known(command: list[str]) -> bool:
-    """Whether `python app.py --help` tells of it. What `run` takes is compared once there is a `run`."""
+    """Whether `python app.py --help` tells of it."""
+    words = command[2:]
     known = re.findall(r"python app\.py (\w+)", USAGE)
-    first, *rest = command[2:] or [""]
-    if first == "run" and "run" not in known:
-        return True
-    return command[:2] == ["python3", "app.py"] and first in ("", *known) and all(word in USAGE for word in rest)
+    return (
+        command[:2] == ["python3", "app.py"]
+        and (not words or words[0] in known)
+        and all(word in USAGE for word in words)
+    )

@@ -11,6 +11,7 @@ from tests.manifests import (
     IMAGE,
     ROOT,
     SECRETS,
+    USER,
     Manifest,
     compose,
     is_known,
@@ -84,6 +85,13 @@ def test_berth_runs_the_image_of_this_version_on_a_read_only_root(name: str) -> 
     assert (each["image"], each["build"]) == (f"{IMAGE}:{VERSION}", ".")
     assert each["read_only"] is True
     assert is_known(each.get("command", ["python3", "app.py"]))
+
+
+def test_the_image_has_the_user_the_port_and_the_command_that_the_manifests_count_on(tmp_path: Path) -> None:
+    lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    assert f"USER {USER}:{USER}" in lines
+    assert f"EXPOSE {settings_from(variables('app'), tmp_path).port}" in lines
+    assert 'CMD ["python3", "app.py"]' in lines
 
 
 def test_berth_starts_after_the_servers_and_the_migration() -> None:
