@@ -12,8 +12,8 @@ from tests.faults.load import PASSWORD, QuickService
 from tests.service import Account
 
 KEY = "a key with which the tests sign as well"
-SERVICE_TOKEN = "the-token-of-a-service"
-REFUSED = dict.fromkeys(("none", "garbage", "expired", "revoked", "deleted", "service"), 401)
+OPERATORS = {"events": "the-token-of-a-scheduler", "metrics": "the-token-of-a-collector"}
+REFUSED = dict.fromkeys(("none", "garbage", "expired", "revoked", "deleted", *OPERATORS), 401)
 
 
 def everyone(status: int) -> dict[str, int]:
@@ -24,6 +24,11 @@ def everyone(status: int) -> dict[str, int]:
 def accounts(own: int, anothers: int) -> dict[str, int]:
     """Accounts only; another's token acts on that other's account."""
     return {**REFUSED, "another's": anothers, "own": own}
+
+
+def operator(kind: str, status: int) -> dict[str, int]:
+    """Only the token made for it."""
+    return everyone(401) | {kind: status}
 
 
 # Without a body, or with one of BODIES: 422 means that nothing but the body was missing.
@@ -42,6 +47,8 @@ MATRIX = {
     "PUT /v1/auth/me/password": accounts(own=204, anothers=204),
     "GET /v1/auth/sessions": accounts(own=200, anothers=200),
     "DELETE /v1/auth/sessions/{id}": accounts(own=204, anothers=404),
+    "POST /v1/events": operator("events", 422),
+    "GET /metrics": operator("metrics", 200),
 }
 BODIES = {
     "PATCH /v1/auth/me": {},
@@ -52,7 +59,7 @@ BODIES = {
 
 @pytest.fixture(scope="module")
 def guarded(backend: str, request: pytest.FixtureRequest) -> Iterator[QuickService]:
-    tokens = {"SECRET_KEY": KEY, "EVENTS_TOKEN": SERVICE_TOKEN, "METRICS_TOKEN": SERVICE_TOKEN}
+    tokens = {"SECRET_KEY": KEY, "EVENTS_TOKEN": OPERATORS["events"], "METRICS_TOKEN": OPERATORS["metrics"]}
     with QuickService({**TEST_SETTINGS, **tokens, **backend_settings(backend, request)}) as service:
         yield service
 
@@ -72,7 +79,7 @@ def token_of(service: QuickService, kind: str, account: Account) -> str:
         body = {"password": PASSWORD}
         deleted = service.client.request("DELETE", "/v1/auth/me", json=body, headers=other.headers)
         assert deleted.status_code == 204
-    return {"garbage": "x.y.z", "service": SERVICE_TOKEN}.get(kind, other.access_token)
+    return (OPERATORS | {"garbage": "x.y.z"}).get(kind, other.access_token)
 
 
 def use(service: QuickService, name: str, kind: str, account: Account) -> int:

@@ -81,9 +81,9 @@ def unread(service: Service, client_port: int) -> int | None:
 
 def fill(service: Service, connection: socket.socket, port: int) -> None:
     """Asks for long answers until the kernel takes no more of them."""
-    before = -1
-    while (now := unread(service, port)) is not None and (now == 0 or now != before):
-        before = now
+    seen: list[int | None] = []
+    while len(seen) < 4 or not seen[-1] or len(set(seen[-4:])) > 1:
+        seen.append(unread(service, port))
         connection.sendall(b"GET /" + b"x" * 8000 + b" HTTP/1.1\r\nHost: x\r\n\r\n")
         time.sleep(0.02)
 

@@ -62,7 +62,7 @@ def test_a_flood_of_200_logins_is_answered_or_refused_and_health_goes_on(start_s
 def test_ten_times_the_concurrency_is_refused_at_once_and_the_rest_answered(
     start_service: StartService, mariadb: MariaDB, mysql_env: Environment
 ) -> None:
-    service = start_service(**mysql_env, MAX_CONCURRENCY=20, MYSQL_POOL_MAX_SIZE=20)
+    service = start_service(**mysql_env, MAX_CONCURRENCY=20, MYSQL_POOL_MAX_SIZE=20, MYSQL_POOL_TIMEOUT=30)
     account = service.sign_up()
     rename = ("PATCH", "/v1/auth/me", {"username": "New-name"}, account.access_token)
 
