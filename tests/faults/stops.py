@@ -6,7 +6,7 @@ import signal
 from dataclasses import dataclass
 from functools import partial
 
-from tests.faults.load import PASSWORD, Load, QuickService, Rows, ask, sign_up
+from tests.faults.load import HANG, PASSWORD, Load, QuickService, Rows, ask, sign_up
 from tests.service import Environment, Service
 
 
@@ -54,6 +54,9 @@ async def kill_and_restart(env: Environment, rows: Rows, kills: int, clients: in
             load = Load(service.port)
             async with load.running(clients):
                 await asyncio.sleep(0.3 + chance.random())
+                async with asyncio.timeout(HANG):
+                    while not load.spent:  # noqa: ASYNC110
+                        await asyncio.sleep(0.01)
                 service.signal(signal.SIGKILL)
                 await asyncio.to_thread(service.wait_for_exit)
                 load.stopping = True
