@@ -37,8 +37,8 @@ USER 10001:10001
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 # An empty PORT counts as unset, as in settings.py.
-HEALTHCHECK --interval=5s --timeout=3s --start-period=40s CMD ["python3", "-I", "-S", "-c", "import os, socket; s = socket.create_connection(('127.0.0.1', int(os.environ.get('PORT') or 8000)), 2); s.sendall(b'GET /health/ready HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n'); raise SystemExit(b' 200 ' not in s.recv(64))"]
-CMD ["python3", "app.py"]
+HEALTHCHECK --interval=5s --timeout=3s --start-period=40s CMD ["python", "-I", "-S", "-c", "import os, socket; s = socket.create_connection(('127.0.0.1', int(os.environ.get('PORT') or 8000)), 2); s.sendall(b'GET /health/ready HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n'); raise SystemExit(b' 200 ' not in s.recv(64))"]
+CMD ["python", "app.py"]
 
 ARG VERSION=0.1.0
 ARG REVISION

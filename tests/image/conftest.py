@@ -36,7 +36,7 @@ class Container(Service):
 
 
 class StartContainer(Protocol):
-    """`start_container(env, "python3", "app.py", "migrate")`: settings, and a command in place of the image's own."""
+    """`start_container(env, "python", "app.py", "migrate")`: settings, and a command in place of the image's own."""
 
     def __call__(self, env: Environment, /, *command: str, volume: str = "", wait: bool = True) -> Container: ...
 

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
@@ -19,8 +18,9 @@ class Engine:
     def __init__(self, *client: str) -> None:
         self.client = client
 
-    def run(self, *arguments: object, within: float = 60.0, env: Mapping[str, str] = os.environ) -> str:
+    def run(self, *arguments: object, within: float = 60.0) -> str:
         command = [*self.client, *map(str, arguments)]
+        env = os.environ | {"DOCKER_BUILDKIT": "1"}  # which before Docker 23 isn't the default
         done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=within)
         if done.returncode:
             raise ServerError(f"{' '.join(command)} exited with status {done.returncode}:\n{done.stdout}{done.stderr}")
@@ -31,7 +31,7 @@ class Engine:
         identifier = context / ".cache" / "image-id"
         identifier.parent.mkdir(exist_ok=True)
         arguments = ["--network=host", "--progress=plain", f"--iidfile={identifier}", *options, context]
-        self.run("build", *arguments, within=600, env={**os.environ, "DOCKER_BUILDKIT": "1"})
+        self.run("build", *arguments, within=600)
         return identifier.read_text()
 
     def version(self) -> str:
