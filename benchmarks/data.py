@@ -1,6 +1,7 @@
 """Servers, rows and tokens: the same for every subject."""
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -34,6 +35,7 @@ class World:
     """One MariaDB and one Redis with as much memory as they like, and accounts with sessions."""
 
     def __enter__(self) -> Self:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C, so that nothing stays behind
         self.stack = ExitStack()
         self.mariadb = self.stack.enter_context(
             MariaDB("--innodb-buffer-pool-size=1G", "--innodb-flush-log-at-trx-commit=2", "--max-connections=2000")
