@@ -28,7 +28,7 @@ def count(world: World, *, redis: bool, paths: dict[str, str], subject: Subject 
     subject = subject._replace(prefix=tuple(valgrind.split()))
     counts = {}
     with Service(subject, env) as service:
-        service.first_answer("/health/live", within=180)
+        service.first_answer("/health/live", within=600)
         for name, path in paths.items():
             get(service, path, world.logins[0].access_token, WARM_UP)
             dump(service, out)
