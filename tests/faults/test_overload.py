@@ -17,7 +17,7 @@ from tests.servers import MariaDB
 from tests.service import Service
 from tests.wire import Answer, assert_problem
 
-LIVE_WITHIN = 2.0  # seconds, on a machine that does other work too; docs/reliability.md has what was measured
+LIVE_WITHIN = 2.0  # seconds, on a machine that does other work too; the contract says 0.25
 
 
 async def watch_live(port: int, stopping: asyncio.Event) -> list[float]:
