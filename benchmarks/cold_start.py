@@ -11,7 +11,8 @@ OPTIMIZED = BERTH._replace(name="optimized", title="Berth, python -OO", options=
 # What the service can't do without: the packages, by the modules that it uses.
 PACKAGES = """import gc; gc.disable()
 import starlette.applications, starlette.routing, uvicorn, uvloop, httptools, databases.backends.mysql, aiomysql
-import environs, msgspec, pythonjsonlogger.msgspec, jwt, infra.redis"""
+import environs, msgspec, pythonjsonlogger.msgspec, jwt, infra.redis, os
+os._exit(0)"""  # without taking them down
 
 Figures = dict[str, dict[str, list[float]]]
 
