@@ -1,19 +1,17 @@
 """Scheduled work: events from outside, each done once; `python app.py run TYPE` does the same from a job."""
 
 import hashlib
-import re
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from urllib.parse import unquote
+from typing import Annotated
 
 import msgspec
-from starlette.responses import Response
+from msgspec import Meta
 
-from infra.bearer import authenticate_service
-from infra.bodies import read_body, wrong_shape
-from infra.cloudevents import STRUCTURED, CloudEvent
+from infra.cloudevents import CloudEvent
 from infra.database import Database
 from infra.logs import get_logger
+from infra.operations import operation
 from infra.outbox import Outbox
 from infra.problems import Duplicate, Unavailable, invalid
 from infra.state import Request
@@ -24,46 +22,7 @@ BATCH = 500  # rows deleted at a time
 CLAIM_MARGIN = 10  # seconds that a claim outlasts REQUEST_TIMEOUT, for clocks that differ
 MEMORY = 7 * 24 * 3600  # seconds that an event's id is known
 
-STRUCTURED_TYPE = re.compile(rf'{re.escape(STRUCTURED)}\s*(;\s*charset\s*=\s*"?utf-8"?\s*)?;?\s*', re.IGNORECASE)
-SCHEDULE_TIME = "x-cloudscheduler-scheduletime"
-
 log = get_logger("task")
-
-
-async def receive_event(request: Request) -> Response:
-    """204: it is done, now or earlier; 422 for a type that is none of TASKS; 5xx: not done, the sender tries again."""
-    settings, database = request.state.settings, request.state.database
-    authenticate_service(request, settings.events_token)
-    event = await read_event(request)
-    if event.type not in TASKS:
-        raise invalid("type", f"expected one of {', '.join(TASKS)}")
-    key = event_key(event)
-    if await claim(database, key, settings.request_timeout + CLAIM_MARGIN):
-        try:
-            await TASKS[event.type](database, settings)
-        except BaseException:
-            with suppress(Unavailable):  # or the claim runs out
-                await database.execute("DELETE FROM received_events WHERE event_key = :key", {"key": key})
-            raise
-        await database.execute("UPDATE received_events SET claimed_until = NULL WHERE event_key = :key", {"key": key})
-    return Response(status_code=204)
-
-
-async def read_event(request: Request) -> CloudEvent:
-    """The event in the body (structured mode) or in the headers (binary mode); then its data isn't read.
-
-    Raises a Problem: 415 for a batch, 422 without an attribute that is required, and as `read_body`.
-    """
-    if request.headers.get("content-type", "").lower().startswith("application/cloudevents"):
-        return await read_body(request, CloudEvent, STRUCTURED_TYPE)
-    await request.body()
-    attributes = {name[3:]: unquote(value) for name, value in request.headers.items() if name.startswith("ce-")}
-    if SCHEDULE_TIME in request.headers:  # all that differs between two runs of a Cloud Scheduler job
-        attributes.setdefault("id", request.headers[SCHEDULE_TIME])
-    try:
-        return msgspec.convert(attributes, CloudEvent)
-    except msgspec.ValidationError as error:
-        raise wrong_shape(str(error), CloudEvent) from None
 
 
 def event_key(event: CloudEvent) -> str:
@@ -123,3 +82,29 @@ TASKS: dict[str, Callable[[Database, Settings], Awaitable[None]]] = {
     "dev.berth.sessions.purge": purge_sessions,
     "dev.berth.events.deliver": deliver_events,
 }
+
+
+class Task(CloudEvent, kw_only=True):
+    """An event that asks for work; its data isn't read. In binary mode the attributes are in ce- headers."""
+
+    type: Annotated[str, Meta(extra_json_schema={"enum": list(TASKS)})]
+
+
+@operation(bearer="events_token")
+async def receive_event(request: Request, event: Task) -> None:
+    """Do the work that an event asks for, once.
+
+    204: it is done, now or earlier. 5xx: it isn't, send the event again.
+    """
+    settings, database = request.state.settings, request.state.database
+    if event.type not in TASKS:
+        raise invalid("type", f"expected one of {', '.join(TASKS)}")
+    key = event_key(event)
+    if await claim(database, key, settings.request_timeout + CLAIM_MARGIN):
+        try:
+            await TASKS[event.type](database, settings)
+        except BaseException:
+            with suppress(Unavailable):  # or the claim runs out
+                await database.execute("DELETE FROM received_events WHERE event_key = :key", {"key": key})
+            raise
+        await database.execute("UPDATE received_events SET claimed_until = NULL WHERE event_key = :key", {"key": key})

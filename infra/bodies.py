@@ -1,23 +1,26 @@
-"""What a request says, read into a Struct: JSON (RFC 8259), a form, a query; nothing that it would let pass unseen."""
+"""What a request says, read into a Struct that lets nothing pass unseen: JSON (RFC 8259), a form, a query, an event."""
 
 import json
 import re
 from typing import Any, TypeVar, get_args, get_type_hints
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote
 
 import msgspec
 from starlette.responses import Response
 
+from infra.cloudevents import STRUCTURED, CloudEvent
 from infra.problems import Problem, invalid
 from infra.state import Request
 
 Body = TypeVar("Body", bound=msgspec.Struct)
+Event = TypeVar("Event", bound=CloudEvent)
 
 # Possessive, or 60,000 blanks would be tried in every division.
-JSON_TYPE = re.compile(r'application/json\s*+(;\s*+charset\s*+=\s*+"?utf-8"?\s*+)?;?\s*+', re.IGNORECASE)
-FORM_TYPE = re.compile(
-    r'application/x-www-form-urlencoded\s*+(;\s*+charset\s*+=\s*+"?utf-8"?\s*+)?;?\s*+', re.IGNORECASE
-)
+UTF8 = r'\s*+(;\s*+charset\s*+=\s*+"?utf-8"?\s*+)?;?\s*+'
+JSON_TYPE = re.compile(f"application/json{UTF8}", re.IGNORECASE)
+FORM_TYPE = re.compile(f"application/x-www-form-urlencoded{UTF8}", re.IGNORECASE)
+STRUCTURED_TYPE = re.compile(re.escape(STRUCTURED) + UTF8, re.IGNORECASE)
+SCHEDULE_TIME = "x-cloudscheduler-scheduletime"
 FORM_FIELDS = 100
 UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 MISSING_FIELD = re.compile(r"Object missing required field `(.*)`", re.DOTALL)
@@ -62,6 +65,23 @@ async def read_form(request: Request, struct: type[Body]) -> Body:
 async def read_query(request: Request, struct: type[Body]) -> Body:
     """The request's query parameters as a `struct`. Raises a 422 Problem."""
     return convert_pairs(request.query_params.multi_items(), struct)
+
+
+async def read_event(request: Request, struct: type[Event]) -> Event:
+    """The event in the body (structured mode) or in the headers (binary mode); then its data isn't read.
+
+    Raises a Problem: 415 for a batch, 422 without an attribute that is required, and as `read_body`.
+    """
+    if request.headers.get("content-type", "").lower().startswith("application/cloudevents"):
+        return await read_body(request, struct, STRUCTURED_TYPE)
+    await request.body()
+    attributes = {name[3:]: unquote(value) for name, value in request.headers.items() if name.startswith("ce-")}
+    if SCHEDULE_TIME in request.headers:  # all that differs between two runs of a Cloud Scheduler job
+        attributes.setdefault("id", request.headers[SCHEDULE_TIME])
+    try:
+        return msgspec.convert(attributes, struct)
+    except msgspec.ValidationError as error:
+        raise wrong_shape(str(error), struct) from None
 
 
 def convert_pairs(pairs: list[tuple[str, str]], struct: type[Body]) -> Body:

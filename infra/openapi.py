@@ -11,6 +11,7 @@ import msgspec
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Route
 
+from infra.cloudevents import STRUCTURED
 from infra.operations import Operation
 from infra.problems import ProblemDocument
 from infra.version import VERSION
@@ -18,7 +19,7 @@ from infra.version import VERSION
 Json = dict[str, Any]
 
 REF_TEMPLATE = "#/components/schemas/{name}"
-BODY_TYPES = {"body": "application/json", "form": "application/x-www-form-urlencoded"}
+BODY_TYPES = {"body": "application/json", "form": "application/x-www-form-urlencoded", "event": STRUCTURED}
 ANSWER_HEADERS = {401: "WWW-Authenticate", 429: "Retry-After", 503: "Retry-After"}
 ACCESS_TOKEN = {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "the access_token of a login"}
 PROBLEM = {"$ref": REF_TEMPLATE.format(name=ProblemDocument.__name__)}
@@ -83,15 +84,17 @@ def bodies_of(operation: Operation) -> dict[str, Any]:
 def forbid_nul(schema: Json) -> None:
     """What `bodies.refuse_nul` refuses."""
     for field in schema["properties"].values():
-        if field.get("type") == "string":
-            field.setdefault("pattern", WITHOUT_NUL)
+        for kind in (field, *field.get("anyOf", [])):
+            if kind.get("type") == "string":
+                kind.setdefault("pattern", WITHOUT_NUL)
 
 
 def describe(route: Route, operation: Operation, schemas: dict[Any, Json]) -> Json:
     """The Operation Object; what doesn't apply is left out."""
     summary, description = docstring(operation.handler)
     content = {media_type: {"schema": schemas[struct]} for media_type, struct in bodies_of(operation).items()}
-    security = "access_token" if "principal" in operation.parameters else operation.bearer
+    scheme = "access_token" if "principal" in operation.parameters else operation.bearer
+    anyone: list[Json] = [{}] if operation.bearer_optional else []
     responses = {str(status): answer(status, kind, schemas) for status, kind in operation.answers.items()}
     for status, when in sorted(operation.problems.items()):
         responses[str(status)] = problem(status, when, route.path)
@@ -102,7 +105,7 @@ def describe(route: Route, operation: Operation, schemas: dict[Any, Json]) -> Js
         "description": description,
         "parameters": [*path_parameters(route), *query_parameters(operation)],
         "requestBody": content and {"required": True, "content": content},
-        "security": security and [{security: []}],
+        "security": scheme and [*anyone, {scheme: []}],
         "responses": responses | {"default": {"$ref": "#/components/responses/OtherProblem"}},
     }
     return {name: value for name, value in described.items() if value}

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from infra.bearer import authenticate, authenticate_service
-from infra.bodies import json_response, read_body, read_form, read_query
+from infra.bodies import json_response, read_body, read_event, read_form, read_query
 from infra.state import Request
 
 Handler = Callable[..., Awaitable[Any]]
@@ -18,6 +18,7 @@ READERS: Mapping[str, Callable[[Request, Any], Awaitable[Any]]] = {
     "query": read_query,
     "form": read_form,
     "body": read_body,
+    "event": read_event,
 }
 PROBLEMS = {
     "principal": {401: "no access token of a live session"},
@@ -28,23 +29,30 @@ PROBLEMS = {
         415: "the body's type is not JSON's",
         422: "a field is missing, unknown or wrong",
     },
+    "event": {
+        400: "the body is not JSON",
+        415: "several events at once",
+        422: "an attribute is missing or wrong",
+    },
 }
 
 
 class Operation:
     """An ASGI app around a handler. It sends the Struct, None (204) or Response that the handler returns.
 
-    Beside `request` a handler may have the parameters `principal`, `query`, `form` and `body`; they are read in its
-    order, the last three into the Struct of their annotation.
+    Beside `request` a handler may have the parameters of READERS; they are read in its order, all but the `principal`
+    into the Struct of their annotation.
     """
 
     def __init__(
         self,
         handler: Handler,
+        *,
         status: int,
         problems: Mapping[int, str],
         answers: Mapping[int, Any],
         bearer: str | None,
+        bearer_optional: bool,
     ) -> None:
         self.handler = handler
         self.__name__ = handler.__name__
@@ -53,16 +61,21 @@ class Operation:
         self.status = 204 if returned is None else status
         self.answers = answers or {self.status: returned}
         self.bearer = bearer
-        self.problems = dict(problems)
+        self.bearer_optional = bearer_optional
+        self.problems: dict[int, str] = {}
         for name in self.parameters:
             self.problems |= PROBLEMS[name]
         if bearer:
-            self.problems |= {401: "not the bearer token of a service", 404: f"{bearer.upper()} is not set"}
+            self.problems |= {401: f"not the token in {bearer.upper()}", 404: f"{bearer.upper()} is not set"}
+        self.problems |= problems
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request: Request = starlette.requests.Request(scope, receive, send)
         if self.bearer:
-            authenticate_service(request, getattr(request.state.settings, self.bearer))
+            settings = request.state.settings
+            token = getattr(settings, self.bearer)
+            if token or settings.sys_env == "prod" or not self.bearer_optional:
+                authenticate_service(request, token)
         arguments = {name: await READERS[name](request, hint) for name, hint in self.parameters.items()}
         answer = await self.handler(request, **arguments)
         if answer is None:
@@ -78,11 +91,19 @@ def operation(
     problems: Mapping[int, str] | None = None,
     answers: Mapping[int, Any] | None = None,
     bearer: str | None = None,
+    bearer_optional: bool = False,
 ) -> Callable[[Handler], Operation]:
     """Makes an operation of a handler.
 
     `problems` are the statuses of the Problems that it raises itself, and when. `answers` are for a handler that makes
     its Responses: the Struct, or the media type, of each status. `bearer` is the setting that holds the bearer
-    token of the services that may ask.
+    token of the services that may ask; `bearer_optional`: where it isn't set anyone may, but not in prod.
     """
-    return lambda handler: Operation(handler, status, problems or {}, answers or {}, bearer)
+    return lambda handler: Operation(
+        handler,
+        status=status,
+        problems=problems or {},
+        answers=answers or {},
+        bearer=bearer,
+        bearer_optional=bearer_optional,
+    )
