@@ -52,11 +52,12 @@ async def read_body(request: Request, struct: type[Body], media_type: re.Pattern
 
 async def read_form(request: Request, struct: type[Body]) -> Body:
     """The request's form as a `struct`. Raises a Problem as `read_body` does."""
-    if not FORM_TYPE.fullmatch(request.headers.get("content-type", "")):
+    content_type = request.headers.get("content-type")
+    body = await request.body()
+    if (content_type or body) and not FORM_TYPE.fullmatch(content_type or ""):
         raise Problem(415, "the body must be application/x-www-form-urlencoded in UTF-8")
     try:
-        text = (await request.body()).decode()
-        pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=FORM_FIELDS)
+        pairs = parse_qsl(body.decode(), keep_blank_values=True, errors="strict", max_num_fields=FORM_FIELDS)
     except ValueError:
         raise Problem(400, "the body is not a valid form") from None
     return convert_pairs(pairs, struct)

@@ -47,7 +47,7 @@ MATRIX = {
     "PUT /v1/auth/me/password": accounts(own=204, anothers=204),
     "GET /v1/auth/sessions": accounts(own=200, anothers=200),
     "DELETE /v1/auth/sessions/{id}": accounts(own=204, anothers=404),
-    "POST /v1/auth/introspect": operator("events", 415),
+    "POST /v1/auth/introspect": operator("events", 422),
     "POST /v1/events": operator("events", 422),
     "GET /metrics": operator("metrics", 200),
 }

@@ -12,10 +12,11 @@ from schemathesis import GenerationMode
 
 from app import ROUTES
 from infra.problems import ProblemDocument
-from tests.conftest import EVENTS_TOKEN, TEST_SETTINGS
+from tests.conftest import TEST_SETTINGS
 from tests.service import Service
 
 Json = dict[str, Any]
+SERVICE_TOKEN = "a-token-of-another-service"
 OPERATIONS = sorted((route.path, method) for route in ROUTES for method in (route.methods or set()) - {"HEAD"})
 BOUNDED = settings(
     max_examples=6,
@@ -31,7 +32,7 @@ ANYWHERE = {400, 408, 413, 431}
 
 @pytest.fixture(scope="module")
 def described() -> Iterator[Service]:
-    with Service({**TEST_SETTINGS, "EVENTS_TOKEN": EVENTS_TOKEN}) as service:
+    with Service({**TEST_SETTINGS, "EVENTS_TOKEN": SERVICE_TOKEN, "METRICS_TOKEN": SERVICE_TOKEN}) as service:
         yield service
 
 
@@ -97,10 +98,14 @@ def test_every_problem_has_an_example_that_is_a_problem_document(operations: lis
 
 def test_whoever_needs_a_token_says_which(document: Json) -> None:
     schemes = document["components"]["securitySchemes"]
-    me, introspect = document["paths"]["/v1/auth/me"]["get"], document["paths"]["/v1/auth/introspect"]["post"]
-    assert [schemes[name]["scheme"] for name in ("access_token", "events_token")] == ["bearer", "bearer"]
-    assert (me["security"], introspect["security"]) == ([{"access_token": []}], [{"events_token": []}])
-    assert "security" not in document["paths"]["/v1/auth/login"]["post"]
+    paths = document["paths"]
+    assert {name: scheme["scheme"] for name, scheme in schemes.items()} == dict.fromkeys(
+        ["access_token", "events_token", "metrics_token"], "bearer"
+    )
+    assert paths["/v1/auth/me"]["get"]["security"] == [{"access_token": []}]
+    assert paths["/v1/auth/introspect"]["post"]["security"] == [{"events_token": []}]
+    assert paths["/metrics"]["get"]["security"] == [{}, {"metrics_token": []}]
+    assert "security" not in paths["/v1/auth/login"]["post"]
 
 
 @pytest.mark.parametrize(("path", "method"), OPERATIONS, ids=lambda text: text)
@@ -110,7 +115,7 @@ def test_requests_made_from_it_get_the_answers_in_it(
     operation = document["paths"][path][method.lower()]
     documented = {int(status) for status in operation["responses"] if status.isdigit()}
     headers = authorization(described, operation)
-    can_be_wrong = {"parameters", "requestBody", "security"} & set(operation)
+    can_be_wrong = {"parameters", "requestBody"} & set(operation) or {} not in operation.get("security", [{}])
 
     def check(case: schemathesis.Case[Any]) -> None:
         response = case.call(base_url=described.url, headers=headers)
@@ -126,7 +131,7 @@ def authorization(service: Service, operation: Json) -> dict[str, str]:
     match operation.get("security"):
         case [{"access_token": _}]:
             return service.sign_up().headers
-        case [{"events_token": _}]:
-            return {"Authorization": f"Bearer {EVENTS_TOKEN}"}
+        case [*_, {"events_token": _} | {"metrics_token": _}]:
+            return {"Authorization": f"Bearer {SERVICE_TOKEN}"}
         case _:
             return {}
