@@ -24,7 +24,7 @@ run: .venv/run ## serve on http://localhost:8000 (HOST, PORT and the rest: make 
 	@exec $(BIN)/python app.py
 
 test: .venv/dev ## run the tests against real servers of their own (ARGS="-k login -x" goes to pytest)
-	@tests/install-servers.sh
+	@tests/install-servers.sh kubectl=kubernetes-client
 	@$(BIN)/python -m pytest $(ARGS)
 
 test-image: .venv/dev ## build the image and run it confined, on the Docker engine here or one that the tests start (as root)

@@ -3,7 +3,6 @@
 import functools
 import math
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -58,8 +57,9 @@ def compose(**environment: str) -> Manifest:
 @functools.cache
 def render(folder: str) -> list[Manifest]:
     """What kustomize makes of a folder of deploy/."""
-    tool = ["kustomize", "build"] if shutil.which("kustomize") else ["kubectl", "kustomize"]
-    done = subprocess.run([*tool, str(DEPLOY / folder)], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        ["kubectl", "kustomize", str(DEPLOY / folder)], capture_output=True, text=True, check=False, timeout=60
+    )
     assert done.returncode == 0, done.stderr
     return list(yaml.safe_load_all(done.stdout))
 

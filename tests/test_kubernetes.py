@@ -1,5 +1,6 @@
 """deploy/kubernetes and deploy/knative, rendered by kustomize: valid, restricted, and in step with the settings."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -243,6 +244,20 @@ def test_the_dev_overlay_brings_the_servers_that_it_names(tmp_path: Path) -> Non
         settings = settings_from(work.variables, tmp_path)
         for host, port in ((settings.mysql_host, settings.mysql_port), (settings.redis_host, settings.redis_port)):
             assert find(manifests, "Service", str(host))["spec"]["ports"] == [{"port": port}]
+
+
+def test_the_service_monitor_finds_the_service_and_its_token(tmp_path: Path) -> None:
+    prod, component = (DEPLOY / "kubernetes" / name for name in ("overlays/prod", "components/servicemonitor"))
+    content = {"resources": [os.path.relpath(prod, tmp_path)], "components": [os.path.relpath(component, tmp_path)]}
+    (tmp_path / "kustomization.yaml").write_text(json.dumps(content))
+    manifests = render(str(tmp_path))
+    monitor, service = find(manifests, "ServiceMonitor"), find(manifests, "Service")
+    [endpoint] = monitor["spec"]["endpoints"]
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    assert endpoint["port"] in [port["name"] for port in service["spec"]["ports"]]
+    token = endpoint["authorization"]["credentials"]
+    assert token["name"] == example_secrets()[0]["metadata"]["name"]
+    assert token["key"] in example_secrets()[0]["stringData"]
 
 
 # Knative: https://knative.dev/docs/serving/
