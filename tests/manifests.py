@@ -20,6 +20,7 @@ ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
 IMAGE = "ghcr.io/berth/berth"
 USER = 10001
+SERVE = ["python", "app.py"]  # the image's command
 SECRETS = [name for name, line in VARIABLES.items() if line.kind.type == "secret"]
 SAMPLE_SECRET = "a-sample-of-32-bytes-or-more-0123456789"
 
@@ -159,8 +160,4 @@ def is_known(command: list[str]) -> bool:
     """Whether `python app.py --help` tells of it."""
     words = command[2:]
     known = re.findall(r"python app\.py (\w+)", USAGE)
-    return (
-        command[:2] == ["python3", "app.py"]
-        and (not words or words[0] in known)
-        and all(word in USAGE for word in words)
-    )
+    return command[:2] == SERVE and (not words or words[0] in known) and all(word in USAGE for word in words)

@@ -13,6 +13,7 @@ from infra.version import VERSION
 from tests.manifests import (
     DEPLOY,
     IMPORT_SECONDS,
+    SERVE,
     Manifest,
     Workload,
     cores,
@@ -78,7 +79,7 @@ def test_every_secret_comes_from_secret_manager(file: str) -> None:
 def test_the_image_is_of_this_version_and_runs_a_command_that_there_is(file: str) -> None:
     container = workload(file).container
     assert container["image"] == f"REGION-docker.pkg.dev/PROJECT/berth/berth:{VERSION}"
-    assert is_known(container.get("command", ["python3", "app.py"]))
+    assert is_known(container.get("command", SERVE))
 
 
 def test_mysql_is_reached_through_the_socket_that_cloud_sql_mounts(file: str, tmp_path: Path) -> None:

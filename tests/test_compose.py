@@ -1,5 +1,6 @@
 """compose.yaml: valid, complete without preparation, hardened, and in step with the settings."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from tests.manifests import (
     IMAGE,
     ROOT,
     SECRETS,
+    SERVE,
     USER,
     Manifest,
     compose,
@@ -84,14 +86,14 @@ def test_berth_runs_the_image_of_this_version_on_a_read_only_root(name: str) -> 
     each = service(name)
     assert (each["image"], each["build"]) == (f"{IMAGE}:{VERSION}", ".")
     assert each["read_only"] is True
-    assert is_known(each.get("command", ["python3", "app.py"]))
+    assert is_known(each.get("command", SERVE))
 
 
 def test_the_image_has_the_user_the_port_and_the_command_that_the_manifests_count_on(tmp_path: Path) -> None:
     lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
     assert f"USER {USER}:{USER}" in lines
     assert f"EXPOSE {settings_from(variables('app'), tmp_path).port}" in lines
-    assert 'CMD ["python3", "app.py"]' in lines
+    assert f"CMD {json.dumps(SERVE)}" in lines
 
 
 def test_berth_starts_after_the_servers_and_the_migration() -> None:

@@ -16,6 +16,7 @@ from tests.manifests import (
     DEPLOY,
     IMAGE,
     IMPORT_SECONDS,
+    SERVE,
     USER,
     Manifest,
     cores,
@@ -107,7 +108,7 @@ def test_the_overlays_are_what_their_names_say(tmp_path: Path) -> None:
 def test_every_container_runs_a_command_that_there_is_from_the_image_of_this_version(manifests: list[Manifest]) -> None:
     for work in workloads(manifests):
         assert work.container["image"] == f"{IMAGE}:{VERSION}"
-        assert is_known(work.container.get("command", ["python3", "app.py"]))
+        assert is_known(work.container.get("command", SERVE))
         assert "args" not in work.container
 
 
