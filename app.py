@@ -190,7 +190,7 @@ def load_settings() -> Settings:
         writer = logs.configure(level="INFO", log_format="json")
         for problem in error.problems:
             log.critical(problem.text, extra={"variable": problem.variable})
-        writer.close()
+        writer.flush()
         sys.exit(os.EX_CONFIG)
 
 
@@ -220,7 +220,7 @@ def main(arguments: list[str]) -> int:
         log.critical(str(error))
         return error.status
     finally:
-        writer.close()
+        writer.flush()
     return 0
 
 

@@ -2,7 +2,6 @@
 
 import atexit
 import contextlib
-import errno
 import logging
 import os
 import select
@@ -11,10 +10,11 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from queue import Empty, SimpleQueue
+from functools import partial
+from queue import SimpleQueue
 from types import TracebackType
 
-from infra.log_formats import ConsoleLines, Ecs, Gcp, JsonLines, Layout, RequestContext, json_fields, request_context
+from infra.log_formats import ConsoleLines, JsonLines, Layout, RequestContext, as_ecs, as_gcp, as_json, request_context
 from infra.log_safety import Redactor
 
 __all__ = ["LogWriter", "RequestContext", "configure", "get_logger", "request_context"]
@@ -42,112 +42,67 @@ class LogWriter:
     def __init__(self, fd: int, drop_line: Callable[[int], bytes]) -> None:
         self._fd = fd
         self._drop_line = drop_line
-        self._queue: SimpleQueue[bytes | threading.Event | None] = SimpleQueue()
+        self._queue: SimpleQueue[bytes | threading.Event] = SimpleQueue()
         self._lock = threading.RLock()
         self._pending = 0
         self.dropped = 0  # lines, since the start
         self._told = 0  # of these, in a line that says so
-        self._closed = False
-        self._broken = False
-        self._thread = threading.Thread(target=self._run, name="logs", daemon=True)
-        try:
-            self._thread.start()
-        except RuntimeError:  # the interpreter is about to exit
-            self._closed = True
-        atexit.register(self.close)
+        threading.Thread(target=self._run, name="logs", daemon=True).start()
+        atexit.register(self.flush)
 
     def offer(self, line: bytes, *, urgent: bool = False) -> None:
         limit = QUEUE_BYTES + (ERROR_BYTES if urgent else 0)
         with self._lock:
-            if not self._closed:
-                if self._pending + len(line) > limit:
-                    self.dropped += 1
-                else:
-                    self._pending += len(line)
-                    self._queue.put(line)
-                return
-        self._write_late(line)
-
-    def drop(self) -> None:
-        with self._lock:
-            self.dropped += 1
+            if self._pending + len(line) > limit:
+                self.dropped += 1
+            else:
+                self._pending += len(line)
+                self._queue.put(line)
 
     def flush(self, timeout: float = EXIT_TIMEOUT) -> bool:
         """Waits until what was logged so far is written; False when that took too long."""
         done = threading.Event()
         self._queue.put(done)
-        return not self._thread.is_alive() or done.wait(timeout)
-
-    def close(self, timeout: float = EXIT_TIMEOUT) -> None:
-        """Writes what is queued and ends the thread. Later lines are written at once, or not at all."""
-        atexit.unregister(self.close)
-        with self._lock:
-            self._closed = True
-            self._queue.put(None)
-        if self._thread.is_alive():
-            self._thread.join(timeout)
+        return done.wait(timeout)
 
     def _run(self) -> None:
-        more = True
-        while more:
-            lines, mark = self._next_batch()
+        while True:
+            lines, done = self._next_batch()
             written = self._write(b"".join(lines))
             with self._lock:
                 self.dropped += 0 if written else len(lines)
                 self._pending = 0 if self._queue.empty() else self._pending - sum(map(len, lines))
-            if written:
-                self._tell_dropped()
-            if isinstance(mark, threading.Event):
-                mark.set()
-            more = mark is not None
+            untold = self.dropped - self._told
+            if written and untold and self._write(self._drop_line(untold)):
+                self._told += untold
+            if done:
+                done.set()
 
-    def _next_batch(self) -> tuple[list[bytes], bytes | threading.Event | None]:
-        """Lines, and the mark that ended them: an event to set, None to stop, an empty string for neither."""
+    def _next_batch(self) -> tuple[list[bytes], threading.Event | None]:
+        """Lines, and the event to set when they are written, if it was that which ended them."""
+        lines: list[bytes] = []
+        length = 0
         item = self._queue.get()
         if isinstance(item, bytes):
             time.sleep(BATCH_DELAY)
-        lines: list[bytes] = []
-        length = 0
         while isinstance(item, bytes):
             lines.append(item)
             length += len(item)
-            try:
-                item = self._queue.get_nowait() if length < BATCH_BYTES else b""
-            except Empty:
-                item = b""
-            if not item:
-                break
+            if length >= BATCH_BYTES or self._queue.empty():
+                return lines, None
+            item = self._queue.get()
         return lines, item
-
-    def _tell_dropped(self) -> None:
-        dropped = self.dropped - self._told
-        if dropped and self._write(self._drop_line(dropped)):
-            self._told += dropped
 
     def _write(self, data: bytes) -> bool:
         rest = memoryview(data)
-        while rest and not self._broken:
+        while rest:
             try:
                 rest = rest[os.write(self._fd, rest) :]
             except BlockingIOError:  # whoever gave us stdout made it non-blocking
-                self._writable(1000)
-            except OSError as error:
-                # Nobody reads any more, for good; a full disk may get room again.
-                self._broken = error.errno in (errno.EPIPE, errno.EBADF)
+                select.select([], [self._fd], [])
+            except OSError:  # nobody reads any more, or the disk is full
                 return False
-        return not self._broken
-
-    def _write_late(self, line: bytes) -> None:
-        """After `close`: in pieces that a pipe with any room takes whole, so that even now nothing waits."""
-        for start in range(0, len(line), select.PIPE_BUF):
-            if self._thread.is_alive() or self._broken or not self._writable(100):
-                return
-            self._write(line[start : start + select.PIPE_BUF])
-
-    def _writable(self, milliseconds: int) -> bool:
-        poll = select.poll()
-        poll.register(self._fd, select.POLLOUT)
-        return bool(poll.poll(milliseconds))
+        return True
 
 
 class LineHandler(logging.Handler):
@@ -162,12 +117,8 @@ class LineHandler(logging.Handler):
         return True
 
     def emit(self, record: logging.LogRecord) -> None:
-        try:
-            line = f"{self.format(record)}\n".encode()
-        except Exception:  # noqa: BLE001 - logging never breaks what it reports on
-            self.writer.drop()
-        else:
-            self.writer.offer(line, urgent=record.levelno >= logging.ERROR)
+        with contextlib.suppress(Exception):  # logging never breaks what it reports on
+            self.writer.offer(f"{self.format(record)}\n".encode(), urgent=record.levelno >= logging.ERROR)
 
 
 def configure(
@@ -176,7 +127,6 @@ def configure(
     log_format: str,
     secrets: Sequence[str] = (),
     project: str | None = None,
-    service: str = "berth",
     colour: bool = True,
     fd: int = 1,
 ) -> LogWriter:
@@ -184,7 +134,7 @@ def configure(
 
     Console lines are coloured when `colour` is true and `fd` is a terminal.
     """
-    formatter = make_formatter(log_format, Redactor(secrets), project, service, colour=colour and os.isatty(fd))
+    formatter = make_formatter(log_format, Redactor(secrets), project, colour=colour and os.isatty(fd))
 
     def drop_line(dropped: int) -> bytes:
         text = "log lines were dropped because they could not be written fast enough"
@@ -203,7 +153,7 @@ def configure(
     logging.captureWarnings(True)
     warnings.formatwarning = one_line_warning
     sys.excepthook = report_crash
-    threading.excepthook = report_thread_crash
+    threading.excepthook = lambda args: report_crash(args.exc_type, args.exc_value, args.exc_traceback)
     sys.unraisablehook = report_unraisable
     return writer
 
@@ -213,12 +163,10 @@ def dropped_lines() -> int:
     return sum(handler.writer.dropped for handler in logging.getLogger().handlers if isinstance(handler, LineHandler))
 
 
-def make_formatter(
-    log_format: str, redactor: Redactor, project: str | None, service: str, *, colour: bool = False
-) -> JsonLines:
+def make_formatter(log_format: str, redactor: Redactor, project: str | None, *, colour: bool = False) -> JsonLines:
     if log_format == "console":
         return ConsoleLines(redactor, colour=colour)
-    layouts: dict[str, Layout] = {"json": json_fields, "gcp": Gcp(project), "ecs": Ecs(service)}
+    layouts: dict[str, Layout] = {"json": as_json, "gcp": partial(as_gcp, project=project), "ecs": as_ecs}
     return JsonLines(layouts[log_format], redactor)
 
 
@@ -229,7 +177,7 @@ def remove_handlers() -> None:
         for handler in list(logger.handlers):
             logger.removeHandler(handler)
             if isinstance(handler, LineHandler):
-                handler.writer.close()
+                handler.writer.flush()
         logger.propagate = True
         logger.disabled = False
 
@@ -250,22 +198,11 @@ def one_line_warning(
     return f"{category.__name__}: {message} ({filename}:{lineno})"
 
 
-def report_crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    if not issubclass(kind, KeyboardInterrupt):
+def report_crash(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    if error is not None and not issubclass(kind, KeyboardInterrupt | SystemExit):
         get_logger("system").critical("uncaught %s", kind.__name__, exc_info=(kind, error, trace))
 
 
-def report_thread_crash(args: threading.ExceptHookArgs) -> None:
-    if args.exc_value is None or issubclass(args.exc_type, SystemExit):
-        return
-    error = (args.exc_type, args.exc_value, args.exc_traceback)
-    name = args.thread.name if args.thread else "unknown"
-    get_logger("system").critical("uncaught %s in thread %s", args.exc_type.__name__, name, exc_info=error)
-
-
 def report_unraisable(args: "sys.UnraisableHookArgs") -> None:
-    with contextlib.suppress(Exception):  # the interpreter may be half gone
-        error = (args.exc_type, args.exc_value, args.exc_traceback) if args.exc_value else None
-        name = getattr(args.object, "__qualname__", type(args.object).__qualname__)
-        message = args.err_msg or "exception ignored in"
-        get_logger("system").error("%s %s", message, name, exc_info=error)
+    error = (args.exc_type, args.exc_value, args.exc_traceback) if args.exc_value else None
+    get_logger("system").error("%s %r", args.err_msg or "exception ignored in", args.object, exc_info=error)

@@ -274,7 +274,7 @@ async def serve(app: Starlette, settings: Settings, writer: LogWriter) -> None:
     def on_signal(number: int) -> None:
         received.append(number)
         if len(received) > 1:
-            writer.close(timeout=CANCEL_TIMEOUT)
+            writer.flush(timeout=CANCEL_TIMEOUT)
             os._exit(128 + number)
         log.info("stopping", extra={"signal": signal.Signals(number).name})
         if server:
