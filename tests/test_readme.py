@@ -35,3 +35,8 @@ def test_each_paragraph_and_cell_tells_of_the_same_code_links_variables_and_figu
 def test_each_links_to_the_other_in_its_first_lines() -> None:
     assert "](README.zh-CN.md)" in ENGLISH[:100]
     assert "](README.md)" in CHINESE[:100]
+
+
+def test_what_they_link_to_is_there() -> None:
+    linked = set(re.findall(r"\]\((?!https?:)([^)]+)\)", ENGLISH + CHINESE))
+    assert [name for name in linked if not (ROOT / name).is_file()] == []
