@@ -51,6 +51,7 @@ class OwnEngine(Server):
 
     def command_line(self) -> list[str]:
         return [
+            *("unshare", "--mount"),  # what it mounts and forgets goes when it goes
             program("dockerd"),
             f"--host={self.socket}",
             f"--data-root={CACHE / 'docker'}",
