@@ -53,9 +53,7 @@ class JsonLines(MsgspecFormatter):
 
     def add_fields(self, log_data: Fields, record: logging.LogRecord, message_dict: Fields) -> None:
         traces = [message_dict.pop(name) for name in ("exc_info", "stack_info") if name in message_dict]
-        extras = message_dict | {
-            name: value for name, value in record.__dict__.items() if name not in self._skip_fields
-        }
+        extras = message_dict | {n: value for n, value in record.__dict__.items() if n not in self._skip_fields}
         fields = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")[:-6] + "Z",
             "severity": logging.getLevelName(min(max(record.levelno // 10 * 10, logging.DEBUG), logging.CRITICAL)),
