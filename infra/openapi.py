@@ -18,6 +18,7 @@ from infra.version import VERSION
 
 Json = dict[str, Any]
 
+DESCRIPTION = "Accounts and sessions. Register, log in, and send the access_token as a bearer token."
 REF_TEMPLATE = "#/components/schemas/{name}"
 BODY_TYPES = {"body": "application/json", "form": "application/x-www-form-urlencoded", "event": STRUCTURED}
 ANSWER_HEADERS = {401: "WWW-Authenticate", 429: "Retry-After", 503: "Retry-After"}
@@ -51,7 +52,7 @@ def openapi_document(app: Starlette) -> bytes:
     tokens = dict.fromkeys(operation.bearer for *_, operation in described if operation.bearer)
     document = {
         "openapi": "3.1.1",
-        "info": {"title": "Berth", "version": VERSION, "description": "Accounts and sessions."},
+        "info": {"title": "Berth", "version": VERSION, "description": DESCRIPTION},
         "tags": [{"name": tag(module), "description": docstring(sys.modules[module])[0]} for module in modules],
         "paths": paths,
         "components": {

@@ -163,6 +163,11 @@ def test_a_field_set_to_null_is_a_422(service: Service, account: Account) -> Non
     assert answer.status_code == 422
 
 
+def test_a_change_to_what_is_no_username_is_told_what_one_is(service: Service, account: Account) -> None:
+    answer = service.client.patch("/v1/auth/me", json={"username": "a b"}, headers=account.headers)
+    assert answer.json()["errors"][0]["message"] == "expected 3 to 64 of the characters A-Z a-z 0-9 . _ -"
+
+
 def test_deleting_needs_the_password(service: Service, account: Account) -> None:
     wrong = service.client.request("DELETE", "/v1/auth/me", json={"password": "wrong one"}, headers=account.headers)
     missing = service.client.request("DELETE", "/v1/auth/me", headers=account.headers)

@@ -342,6 +342,12 @@ def test_a_page_that_can_not_be_is_a_422(service: Service, bystander: Account, p
     assert answer.json()["errors"][0]["field"] in page
 
 
+@pytest.mark.parametrize("limit", ["0", "101", "x"])
+def test_a_page_of_the_wrong_size_is_told_the_right_ones(service: Service, bystander: Account, limit: str) -> None:
+    [error] = sessions(service, bystander, limit=limit).json()["errors"]
+    assert error["message"] == "expected an integer from 1 to 100"
+
+
 def test_a_revoked_session_is_refused_at_once(service: Service, account: Account) -> None:
     other = service.log_in(account.username, account.password)
     assert me(service, other) == 200
