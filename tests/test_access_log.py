@@ -63,10 +63,10 @@ def test_a_request_has_the_line_that_the_readme_shows_for_each_format(
     start_service: StartService, log_format: str
 ) -> None:
     service = start_service(LOG_FORMAT=log_format, GOOGLE_CLOUD_PROJECT="harbour")
-    service.client.get("/v1/auth/me", headers=service.sign_up().headers | SENT)
+    service.client.post("/v1/auth/logout", headers=service.sign_up().headers | SENT)
     assert service.stop() == 0
-    [printed] = [line for line in service.output if "GET /v1/auth/me 200" in line]
-    [shown] = re.findall(rf"^{log_format}\b.*:\n\n```\w+\n(.*GET /v1/auth/me 200.*)\n```", README, re.MULTILINE)
+    [printed] = [line for line in service.output if "/logout 204" in line]
+    [shown] = re.findall(rf"^{log_format}\b.*:\n\n```\w+\n(.*/logout 204.*)\n```", README, re.MULTILINE)
     assert CHANGING.sub("*", printed) == CHANGING.sub("*", shown)
 
 
