@@ -214,8 +214,9 @@ def main(arguments: list[str]) -> int:
     for warning in settings.warnings:
         log.warning(warning)
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(job(settings) if job else serve(create_app(settings), settings, writer))
+        # Never closed: closing waits for every task, also for one that a lock on SQLite holds up.
+        runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+        runner.run(job(settings) if job else serve(create_app(settings), settings, writer))
     except StartupError as error:
         log.critical(str(error))
         return error.status
