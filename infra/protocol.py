@@ -58,6 +58,9 @@ class Protocol(HttpToolsProtocol):
         if self.cycle is None or self.cycle.response_complete or self.in_body:
             return False
         self.cycle.keep_alive = False
+        if self.refused:  # nothing more to linger for
+            self.cycle.more_body = False
+            self.cycle.message_event.set()
         return True
 
     def data_received(self, data: bytes) -> None:
