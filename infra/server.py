@@ -1,9 +1,11 @@
 """uvicorn, run from code: listener, signals, drain."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
+import struct
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,6 +20,7 @@ from settings import Settings
 
 KEEP_ALIVE = 75  # seconds; longer than the idle time-outs of the usual proxies (60 s), so that they close first
 BACKLOG = 2048
+SO_ATTACH_FILTER = 26  # <asm-generic/socket.h>
 BACKLOG_LINGER = 0.02  # seconds to accept whoever has connected already, before the listener closes
 IDLE_LINGER = 0.25  # seconds in which a request that is already on its way may still arrive on an open connection
 CANCEL_TIMEOUT = 0.5  # seconds for a cancelled request to write its 503
@@ -57,11 +60,13 @@ class Server(uvicorn.Server):
             if connection.cycle:
                 connection.cycle.keep_alive = False
 
-    async def drain(self) -> None:
+    async def drain(self, listener: socket.socket) -> None:
         """SHUTDOWN_DELAY, then no new connections, then SHUTDOWN_TIMEOUT for the requests in flight."""
-        await asyncio.sleep(max(self.settings.shutdown_delay, BACKLOG_LINGER))
+        await asyncio.sleep(self.settings.shutdown_delay)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.settings.shutdown_timeout
+        take_no_more(listener)
+        await asyncio.sleep(BACKLOG_LINGER)
         for server in self.servers:
             server.close()
         await asyncio.sleep(min(IDLE_LINGER, self.settings.shutdown_timeout))
@@ -76,6 +81,15 @@ class Server(uvicorn.Server):
             for task in self.server_state.tasks:
                 task.cancel()
             await asyncio.wait(self.server_state.tasks, timeout=CANCEL_TIMEOUT)
+
+
+def take_no_more(listener: socket.socket) -> None:
+    """Drops new handshakes, so that closing the listener resets nobody who waits to be accepted (Linux; socket(7))."""
+    import ctypes  # noqa: PLC0415 - only at the end
+
+    drop_all = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))  # one instruction of BPF: return 0
+    with contextlib.suppress(OSError):  # a kernel without it, like gVisor
+        listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(drop_all)))
 
 
 async def serve(app: Starlette, settings: Settings, writer: LogWriter) -> None:
@@ -104,7 +118,7 @@ async def serve(app: Starlette, settings: Settings, writer: LogWriter) -> None:
                 await server.startup([listener])
                 log.info("serving", extra={"host": settings.host, "port": listener.getsockname()[1]})
                 await server.main_loop()
-                await server.drain()
+                await server.drain(listener)
     except asyncio.CancelledError:
         if not received:
             raise

@@ -81,7 +81,6 @@ def test_nobody_who_was_accepted_gets_a_reset(start_service: StartService) -> No
     for thread in threads:
         thread.join()
     assert service.wait_for_exit() == 0
-    assert len(answered) > 20
     assert (broken, set(answered)) == ([], {200})
 
 
