@@ -56,8 +56,9 @@ class Operation:
     ) -> None:
         self.handler = handler
         self.__name__ = handler.__name__
-        self.parameters = {name: hint for name, hint in handler.__annotations__.items() if name in READERS}
-        returned = handler.__annotations__["return"]
+        hints = dict(handler.__annotations__)
+        returned = hints.pop("return")
+        self.parameters = {name: hint for name, hint in hints.items() if name != "request"}
         self.status = 204 if returned is None else status
         self.answers = answers or {self.status: returned}
         self.bearer = bearer
