@@ -25,7 +25,7 @@ run: .venv/run ## serve on http://localhost:8000 (HOST, PORT and the rest: make 
 
 test: .venv/dev ## run the tests against real servers of their own (ARGS="-k login -x" goes to pytest)
 	@tests/install-servers.sh kubectl=kubernetes-client
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 test-image: .venv/dev ## build the image and run it confined, on the Docker engine here or one that the tests start (as root)
 	@docker info >/dev/null 2>&1 || set -- dockerd=docker.io debootstrap=debootstrap; tests/install-servers.sh "$$@"
