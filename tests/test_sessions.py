@@ -357,7 +357,7 @@ def test_a_revoked_session_is_refused_at_once(service: Service, account: Account
     assert service.client.delete(path, headers=account.headers).status_code == 404
 
 
-@pytest.mark.parametrize("id", [str(uuid4()), "nonsense", "%00", "a%2Fb"])
+@pytest.mark.parametrize("id", ["01a20f57-2847-72e1-bca5-a8d9f4839ce3", "nonsense", "%00", "a%2Fb"])
 def test_revoking_a_session_that_is_none_is_a_404(service: Service, bystander: Account, id: str) -> None:  # noqa: A002
     assert service.client.delete(f"/v1/auth/sessions/{id}", headers=bystander.headers).status_code == 404
 
