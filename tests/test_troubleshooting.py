@@ -5,7 +5,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 
@@ -35,11 +35,14 @@ logs.get_logger("system").info("not lost")
 
 
 @pytest.fixture(scope="module")
-def printed(mariadb: MariaDB, redis: Redis, mysql_and_redis: Callable[[], Environment]) -> set[str]:
+def printed(redis: Redis) -> set[str]:
     """All that it says in these troubles, with the README's hosts and ports for those of the tests."""
-    env = mysql_and_redis()
-    refused = refused_starts(mariadb, redis, env)
-    return {*refused, *lost_servers(mariadb, redis, env), *bad_requests(), *a_locked_database(), *a_stalled_collector()}
+    with MariaDB() as mariadb:  # its own, which other services' connections don't fill
+        env = mariadb.environment(mariadb.create_database()) | redis.environment()
+        assert run_app("migrate", env={**TEST_SETTINGS, **env}).returncode == 0
+        refused = refused_starts(mariadb, redis, env)
+        lost = lost_servers(mariadb, redis, env)
+    return {*refused, *lost, *bad_requests(), *a_locked_database(), *a_stalled_collector()}
 
 
 def as_in_the_readme(messages: list[str], env: Environment) -> list[str]:
