@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import select
 import signal
 import socket
 import struct
@@ -21,7 +22,7 @@ from settings import Settings
 KEEP_ALIVE = 75  # seconds; longer than the idle time-outs of the usual proxies (60 s), so that they close first
 BACKLOG = 2048
 SO_ATTACH_FILTER = 26  # <asm-generic/socket.h>
-BACKLOG_LINGER = 0.02  # seconds to accept whoever has connected already, before the listener closes
+BACKLOG_LINGER = 0.02  # seconds for whoever is just connecting
 IDLE_LINGER = 0.25  # seconds in which a request that is already on its way may still arrive on an open connection
 CANCEL_TIMEOUT = 0.5  # seconds for a cancelled request to write its 503
 
@@ -62,11 +63,14 @@ class Server(uvicorn.Server):
 
     async def drain(self, listener: socket.socket) -> None:
         """SHUTDOWN_DELAY, then no new connections, then SHUTDOWN_TIMEOUT for the requests in flight."""
-        await asyncio.sleep(self.settings.shutdown_delay)
+        await asyncio.sleep(max(self.settings.shutdown_delay, BACKLOG_LINGER))
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.settings.shutdown_timeout
         take_no_more(listener)
-        await asyncio.sleep(BACKLOG_LINGER)
+        pending = select.poll()
+        pending.register(listener, select.POLLIN)
+        while pending.poll(0) and loop.time() < deadline:  # noqa: ASYNC110 - the loop accepts one at a time
+            await asyncio.sleep(0)
         for server in self.servers:
             server.close()
         await asyncio.sleep(min(IDLE_LINGER, self.settings.shutdown_timeout))
