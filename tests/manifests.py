@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from app import USAGE
-from infra.database import CLOSE_TIMEOUT
+from infra.pool import CLOSE_TIMEOUT
 from infra.server import CANCEL_TIMEOUT, IDLE_LINGER
 from settings import VARIABLES, Settings, load
 
