@@ -34,9 +34,10 @@ from infra.limits import SignInLimits
 from infra.metrics import RequestMetrics
 from infra.outbox import Outbox
 from infra.passwords import Passwords
-from infra.problems import EXCEPTION_HANDLERS, Unavailable
+from infra.problems import Unavailable
 from infra.request_limits import RequestLimits
 from infra.requests import Frame
+from infra.routing import Router
 from infra.schema import is_current, migrate
 from infra.server import serve
 from infra.startup import StartupError, retry
@@ -115,9 +116,12 @@ def create_app(settings: Settings) -> Starlette:
         *([Middleware(Cors, origins=settings.cors_origins)] if settings.cors_origins else []),
         Middleware(RequestLimits, settings=settings),
     ]
-    routes = ROUTES + DOCS_ROUTES if settings.docs_enabled else ROUTES
-    app = Starlette(routes=routes, middleware=middleware, exception_handlers=EXCEPTION_HANDLERS, lifespan=lifespan)
-    app.router.redirect_slashes = False
+    app = Starlette()
+    app.router = Router(ROUTES + DOCS_ROUTES if settings.docs_enabled else ROUTES, lifespan=lifespan)
+    app.middleware_stack = app.router
+    # Without Starlette's own two: the router answers what handlers raise, and Frame is the last net.
+    for kind, arguments, options in reversed(middleware):
+        app.middleware_stack = kind(app.middleware_stack, *arguments, **options)
     return app
 
 

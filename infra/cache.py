@@ -7,13 +7,15 @@ hash tag `{account_id}`, so that a command touches one slot of a cluster.
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from itertools import repeat
 from typing import Any, TypeVar
 
 from infra.background import background
 from infra.logs import get_logger
 from infra.problems import NO_ANSWER, Unavailable, describe
+from infra.time_limits import TimeLimit
 from settings import Settings
 
 TTL = 60  # seconds: the age that the contract allows
@@ -28,6 +30,8 @@ redis.call('SET', KEYS[2], '1', 'EX', ARGV[2])
 return 1
 """
 
+Keys = list[str]
+NOTHING = (None, None)  # read where there is no Redis
 Client = Any  # coredis.Redis[bytes] or coredis.RedisCluster[bytes], which share only a private base
 Result = TypeVar("Result")
 
@@ -41,9 +45,12 @@ class Cache:
         self.settings = settings
         self.enabled = settings.redis_host is not None
         self.client: Client | None = None
+        self.time_limit = TimeLimit(settings.redis_timeout)
         self.cause = NO_ANSWER
         self.tried = asyncio.Event()  # once, whether it worked or not
         self.hits = self.misses = self.errors = 0
+        self.reads: list[tuple[Keys, asyncio.Future[Sequence[bytes | None]]]] = []  # not yet sent
+        self.senders: set[asyncio.Task[None]] = set()
 
     async def run(self, command: Callable[[Client], Awaitable[Result]]) -> Result | None:
         """What the command answers, or None when Redis is lost, absent or slower than REDIS_TIMEOUT."""
@@ -51,7 +58,7 @@ class Cache:
         if client is None:
             return None
         try:
-            async with asyncio.timeout(self.settings.redis_timeout):
+            with self.time_limit():
                 return await command(client)
         except Exception as error:  # noqa: BLE001 - coredis raises its own, OSError, RuntimeError and groups of them
             self.errors += 1
@@ -99,12 +106,34 @@ class Cache:
 
     async def get_session(self, account_id: str, session_id: str) -> bytes | None:
         """The account's JSON when both it and the live session are known."""
-        keys = [account_key(account_id), session_key(account_id, session_id)]
-        account, session = await self.run(lambda client: client.mget(keys)) or (None, None)
+        account, session = await self._read([account_key(account_id), session_key(account_id, session_id)])
         found = account if account and session else None
         self.hits += found is not None
         self.misses += found is None
         return found
+
+    async def _read(self, keys: Keys) -> Sequence[bytes | None]:
+        """What all requests ask for in the same turn of the event loop goes out together: most of a command's cost is
+        coredis's for getting a connection and awaiting the answer."""
+        if self.client is None:
+            return NOTHING
+        answer: asyncio.Future[Sequence[bytes | None]] = asyncio.get_running_loop().create_future()
+        self.reads.append((keys, answer))
+        if len(self.reads) == 1:
+            task = asyncio.create_task(self._send_reads())
+            self.senders.add(task)
+            task.add_done_callback(self.senders.discard)
+        return await answer
+
+    async def _send_reads(self) -> None:
+        reads, self.reads = self.reads, []
+        answers: Sequence[Sequence[bytes | None]] | None = None
+        try:
+            answers = await self.run(lambda client: mget_each(client, [keys for keys, _ in reads]))
+        finally:
+            for (_, waiting), answer in zip(reads, answers or repeat(NOTHING), strict=False):
+                if not waiting.done():  # its client may have gone
+                    waiting.set_result(answer)
 
     async def put_session(self, account_id: str, session_id: str, account: bytes, expires_at: int) -> None:
         """Keeps what was read from the database, unless it has changed since. `expires_at`: Unix milliseconds."""
@@ -122,6 +151,13 @@ class Cache:
 
     async def _bury(self, key: str) -> None:
         await self.run(lambda client: client.set(key, TOMBSTONE, ex=TTL))
+
+
+async def mget_each(client: Client, reads: Sequence[Keys]) -> Sequence[Sequence[bytes | None]]:
+    """One pipeline; a command for each, so that each touches one hash tag."""
+    async with client.pipeline(transaction=False) as pipeline:
+        commands = [pipeline.mget(keys) for keys in reads]
+    return [await command for command in commands]
 
 
 async def probe(client: Client) -> Any:

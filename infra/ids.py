@@ -1,6 +1,6 @@
 """UUIDv7 (RFC 9562, section 5.7): ids made by the application, in the order of time."""
 
-import os
+import random
 import time
 import uuid
 from typing import Annotated
@@ -26,7 +26,7 @@ def new_id(after: str | None = None) -> str:
     """
     milliseconds, nanoseconds = divmod(time.time_ns(), 1_000_000)
     value = milliseconds << 80 | 0x7 << 76 | (nanoseconds * 4096 // 1_000_000) << 64
-    value |= 0b10 << 62 | int.from_bytes(os.urandom(8)) & (1 << 62) - 1
+    value |= 0b10 << 62 | random.getrandbits(62)  # an id is no secret
     if after:
         value = max(value, uuid.UUID(after).int + 1)
     text = f"{value:032x}"

@@ -2,11 +2,12 @@
 
 import logging
 import re
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any
 
@@ -36,6 +37,26 @@ class RequestContext:
 request_context: ContextVar[RequestContext | None] = ContextVar("request_context", default=None)
 
 
+class PlainRecord(logging.LogRecord):
+    """An INFO record whose `fields` are text, numbers and None, under names that no line has: nothing to look through.
+
+    LogRecord's own start looks for file, thread and process, too, and takes as long as all the rest of an access line.
+    """
+
+    args = exc_info = exc_text = stack_info = None
+    pathname = filename = module = funcName = processName = threadName = taskName = ""  # noqa: N815 - LogRecord's names
+    lineno = process = thread = 0
+    levelno, levelname = logging.INFO, "INFO"
+
+    def __init__(self, name: str, message: str, fields: Fields) -> None:
+        self.name = name
+        self.msg = self.message = message
+        self.created = time.time()
+        self.msecs = self.created % 1 * 1000
+        self.relativeCreated = 0
+        self.fields = fields
+
+
 class JsonLines(MsgspecFormatter):
     """python-json-logger, with fields of our own, and a line whatever the record holds."""
 
@@ -46,27 +67,18 @@ class JsonLines(MsgspecFormatter):
 
     def format(self, record: logging.LogRecord) -> str:
         try:
+            if isinstance(record, PlainRecord):
+                return self.jsonify_log_record(self.layout(own_fields(record, record.msg) | record.fields, record))
             return super().format(record)
         except Exception:  # noqa: BLE001 - arguments that don't fit, an extra that can't be read, a __str__ that raises
             bare = logging.LogRecord(record.name, record.levelno, "", 0, as_text(record.msg), None, record.exc_info)
+            bare.__dict__.update(getattr(record, "fields", {}))
             return super().format(bare)
 
     def add_fields(self, log_data: Fields, record: logging.LogRecord, message_dict: Fields) -> None:
         traces = [message_dict.pop(name) for name in ("exc_info", "stack_info") if name in message_dict]
         extras = message_dict | {n: value for n, value in record.__dict__.items() if n not in self._skip_fields}
-        fields = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")[:-6] + "Z",
-            "severity": logging.getLevelName(min(max(record.levelno // 10 * 10, logging.DEBUG), logging.CRITICAL)),
-            "message": utf8(record.message or str(extras.pop("message", ""))),
-            "logger": record.name,
-            "type": record.name.removeprefix("berth.") if record.name.startswith("berth.") else "system",
-        }
-        if context := request_context.get():
-            fields["trace_id"] = context.trace_id
-            fields["span_id"] = context.span_id
-            fields["request_id"] = context.request_id
-            if context.account_id:
-                fields["account_id"] = context.account_id
+        fields = own_fields(record, utf8(record.message or str(extras.pop("message", ""))))
         if traces:
             fields["exception"] = utf8("\n".join(traces))
         for name, value in extras.items():
@@ -76,6 +88,35 @@ class JsonLines(MsgspecFormatter):
 
     def jsonify_log_record(self, log_data: Fields) -> str:
         return fit(self.redactor.line(to_json(log_data)))
+
+
+def own_fields(record: logging.LogRecord, message: str) -> Fields:
+    """What every line has, and within a request its ids."""
+    seconds, microseconds = divmod(round(record.created * 1_000_000), 1_000_000)
+    fields = {
+        "time": f"{time_of_second(seconds)}.{microseconds // 1000:03}Z",
+        "severity": severity(record.levelno),
+        "message": message,
+        "logger": record.name,
+        "type": record.name.removeprefix("berth.") if record.name.startswith("berth.") else "system",
+    }
+    if context := request_context.get():
+        fields["trace_id"] = context.trace_id
+        fields["span_id"] = context.span_id
+        fields["request_id"] = context.request_id
+        if context.account_id:
+            fields["account_id"] = context.account_id
+    return fields
+
+
+@lru_cache(maxsize=2)
+def time_of_second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+
+
+@lru_cache(maxsize=64)
+def severity(level: int) -> str:
+    return str(logging.getLevelName(min(max(level // 10 * 10, logging.DEBUG), logging.CRITICAL)))
 
 
 def as_json(fields: Fields, record: logging.LogRecord) -> Fields:

@@ -23,7 +23,6 @@ CREDENTIALS = re.compile(
     r"(?!(?:tokens?|auth|authentication|authorization|credentials|scheme)(?:[\s.,;:)\"'\\]|$))[^\0-\x20\"'\\,;<>]+",
     re.IGNORECASE,
 )
-SUSPICIOUS = ("eyj", "brt_", "bearer", "basic")
 # JSON may hold these as they are, but a terminal or an editor obeys them: DEL, C1, line ends, writing directions.
 CONTROLS = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 TRACEBACKS = ("Traceback (most recent", "  + Exception Group Traceback")
@@ -53,10 +52,16 @@ class Redactor:
 
     def line(self, line: str) -> str:
         """Looks through the encoded line, so that no field of any kind is left out; hides value by value."""
+        return to_json(self._value(msgspec.json.decode(line))) if self._suspicious(line) else line
+
+    def _suspicious(self, line: str) -> bool:
         lower = line.lower()
-        if any(word in lower for word in SUSPICIOUS) or any(secret in line for secret in self.encoded):
-            return to_json(self._value(msgspec.json.decode(line)))
-        return line
+        if "eyJ" in line or "brt_" in line or "bearer" in lower or "basic" in lower:
+            return True
+        for secret in self.encoded:  # any() would take twice as long  # noqa: SIM110
+            if secret in line:
+                return True
+        return False
 
     def _value(self, value: Any) -> Any:
         if isinstance(value, dict):

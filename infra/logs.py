@@ -1,7 +1,6 @@
 """Log lines: one JSON object a line on stdout, written by a thread of its own that nothing ever waits for."""
 
 import atexit
-import contextlib
 import logging
 import os
 import select
@@ -14,10 +13,20 @@ from functools import partial
 from queue import SimpleQueue
 from types import TracebackType
 
-from infra.log_formats import ConsoleLines, JsonLines, Layout, RequestContext, as_ecs, as_gcp, as_json, request_context
+from infra.log_formats import (
+    ConsoleLines,
+    JsonLines,
+    Layout,
+    PlainRecord,
+    RequestContext,
+    as_ecs,
+    as_gcp,
+    as_json,
+    request_context,
+)
 from infra.log_safety import Redactor
 
-__all__ = ["LogWriter", "RequestContext", "configure", "get_logger", "request_context"]
+__all__ = ["LogWriter", "RequestContext", "configure", "get_logger", "log_plainly", "request_context"]
 
 # Some 15,000 access lines: seconds of full load, and little beside what the smallest container has.
 QUEUE_BYTES = 8 * 1024 * 1024
@@ -30,6 +39,12 @@ EXIT_TIMEOUT = 2.0  # seconds that a collector that stands still may hold up the
 def get_logger(type: str) -> logging.Logger:  # noqa: A002 - the name of the field
     """The logger whose lines have this type."""
     return logging.getLogger(f"berth.{type}")
+
+
+def log_plainly(logger: logging.Logger, message: str, fields: dict[str, str | float | None]) -> None:
+    """`logger.info(message, extra=fields)` in a third of the time, for a line whose shape is known."""
+    if logger.isEnabledFor(logging.INFO):
+        logger.handle(PlainRecord(logger.name, message, fields))
 
 
 class LogWriter:
@@ -109,7 +124,7 @@ class LineHandler(logging.Handler):
     def __init__(self, writer: LogWriter, formatter: logging.Formatter) -> None:
         super().__init__()
         self.writer = writer
-        self.formatter = formatter
+        self.formatter: logging.Formatter = formatter
 
     def handle(self, record: logging.LogRecord) -> bool:
         """Without the handler's lock: the writer has its own, and formatting calls code of others."""
@@ -117,8 +132,10 @@ class LineHandler(logging.Handler):
         return True
 
     def emit(self, record: logging.LogRecord) -> None:
-        with contextlib.suppress(Exception):  # logging never breaks what it reports on
-            self.writer.offer(f"{self.format(record)}\n".encode(), urgent=record.levelno >= logging.ERROR)
+        try:
+            self.writer.offer(f"{self.formatter.format(record)}\n".encode(), urgent=record.levelno >= logging.ERROR)
+        except Exception:  # noqa: BLE001 - logging never breaks what it reports on
+            return
 
 
 def configure(

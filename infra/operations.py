@@ -3,12 +3,13 @@
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+import msgspec
 import starlette.requests
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from infra.bearer import authenticate, authenticate_service
-from infra.bodies import json_response, read_body, read_event, read_form, read_query
+from infra.bodies import read_body, read_event, read_form, read_query
 from infra.state import Request
 
 Handler = Callable[..., Awaitable[Any]]
@@ -79,11 +80,16 @@ class Operation:
                 authenticate_service(request, token)
         arguments = {name: await READERS[name](request, hint) for name, hint in self.parameters.items()}
         answer = await self.handler(request, **arguments)
-        if answer is None:
-            answer = Response(status_code=self.status)
-        elif not isinstance(answer, Response):
-            answer = json_response(answer, self.status)
-        await answer(scope, receive, send)
+        if isinstance(answer, Response):
+            await answer(scope, receive, send)
+        elif answer is None:
+            await send({"type": "http.response.start", "status": self.status, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+        else:
+            body = msgspec.json.encode(answer)
+            headers = [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
+            await send({"type": "http.response.start", "status": self.status, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
 
 
 def operation(

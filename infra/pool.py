@@ -1,7 +1,7 @@
 """Connections to one MySQL server, or to SQLite: so many at most, under time-outs, each thrown away after any doubt.
 
 `databases` opens them. aiomysql's pool, below it, loses slots and wake-ups, hangs, takes plain text for TLS
-(tests/faults/ plays it through) and looks at all that is idle for each use: so they are kept here, for it they are used.
+(tests/faults/ plays it through) and looks at all that is idle for each use: to it, those kept here are in use.
 """
 
 import asyncio

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
+from starlette.types import Scope
 
 from infra.logs import get_logger, request_context
 
@@ -111,29 +112,21 @@ def problem_response(problem: Problem, instance: str) -> Response:
     return Response(body, problem.status, problem.headers, media_type="application/problem+json")
 
 
-async def on_problem(request: Request, error: Problem) -> Response:
+def error_response(error: Problem | HTTPException | ClientDisconnect, scope: Scope) -> Response:
+    """The answer to what a handler or the router raised."""
+    if isinstance(error, ClientDisconnect):
+        return Response(status_code=499)  # nobody reads it; nginx's word for it in the access line
+    if isinstance(error, HTTPException):
+        error = routing_problem(error, scope)
     if isinstance(error, Unavailable) and error.cause:
         log.warning("%s: %s", error.detail, error.cause)
-    return problem_response(error, request.url.path)
+    return problem_response(error, scope["path"])
 
 
-async def on_http_exception(request: Request, error: HTTPException) -> Response:
+def routing_problem(error: HTTPException, scope: Scope) -> Problem:
     """Starlette's own: unknown path and wrong method."""
     if error.status_code != HTTPStatus.METHOD_NOT_ALLOWED:
-        return problem_response(Problem(error.status_code, "no such resource"), request.url.path)
-    same_path = (route for route in request.app.routes if route.path == request.scope["route"].path)
+        return Problem(error.status_code, "no such resource")
+    same_path = (route for route in scope["router"].routes if route.path == scope["route"].path)
     allow = ", ".join(sorted({method for route in same_path for method in route.methods}))
-    problem = Problem(405, f"{request.method} is not allowed here", headers={"Allow": allow})
-    return problem_response(problem, request.url.path)
-
-
-async def on_client_disconnect(request: Request, error: ClientDisconnect) -> Response:
-    """Nobody reads this answer; 499 is nginx's word for it in the access line."""
-    return Response(status_code=499)
-
-
-EXCEPTION_HANDLERS: Mapping[Any, Any] = {
-    Problem: on_problem,
-    HTTPException: on_http_exception,
-    ClientDisconnect: on_client_disconnect,
-}
+    return Problem(405, f"{scope['method']} is not allowed here", headers={"Allow": allow})

@@ -7,16 +7,77 @@ from urllib.parse import unquote
 
 import httptools
 from starlette.types import Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from infra.problems import Problem, Unavailable, problem_response
 from infra.request_limits import linger
 from infra.requests import Frame
 from settings import Settings
 
+KEEP_ALIVE = 75  # seconds; longer than the idle time-outs of the usual proxies (60 s), so that they close first
 MAX_HEADER_BYTES = 64 * 1024
 MAX_PIPELINED = 100  # requests that wait for their turn on one connection: each takes far more memory than bytes
 HEADERS_TOO_LARGE = Problem(431, f"the headers may have at most {MAX_HEADER_BYTES} bytes")
+
+
+class Cycle(RequestResponseCycle):
+    """uvicorn's, but an answer's head leaves with the first part of its body: one write and one packet for both."""
+
+    head = b""
+
+    async def send(self, message: Any) -> None:
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if self.disconnected:
+            return
+        if not self.response_started:
+            self.response_started = True
+            self.waiting_for_100_continue = False
+            self.head = self.head_of(message["status"], message.get("headers", []))
+        elif self.response_complete or message["type"] != "http.response.body":
+            raise RuntimeError(f"{message['type']}, but the answer has begun or ended")
+        else:
+            more_body = message.get("more_body", False)
+            self.transport.write(self.head + self.framed(message.get("body", b""), more_body=more_body))
+            self.head = b""
+            if not more_body:
+                self.complete()
+
+    def head_of(self, status: int, headers: list[tuple[bytes, bytes]]) -> bytes:
+        lines = self.default_headers + headers
+        named = dict(lines)
+        if b"close" in named.get(b"connection", b"").lower():
+            self.keep_alive = False
+        elif not self.keep_alive:
+            lines.append((b"connection", b"close"))
+        if b"content-length" in named:
+            self.expected_content_length = int(named[b"content-length"])
+        elif status not in (204, 304) and self.scope["method"] != "HEAD":
+            self.chunked_encoding = True
+            lines.append((b"transfer-encoding", b"chunked"))
+        head = STATUS_LINE[status] + b"".join([b"%b: %b\r\n" % line for line in lines]) + b"\r\n"
+        if not head.count(b"\r") == head.count(b"\n") == len(lines) + 2 or b"\0" in head:
+            raise RuntimeError("a header of the answer holds a line's end or NUL")  # else it could go on as another
+        return head
+
+    def framed(self, body: bytes, *, more_body: bool) -> bytes:
+        if self.scope["method"] == "HEAD":
+            self.expected_content_length = 0
+            return b""
+        if self.chunked_encoding:
+            chunk = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            return chunk if more_body else chunk + b"0\r\n\r\n"
+        self.expected_content_length -= len(body)
+        if self.expected_content_length < 0 or (self.expected_content_length and not more_body):
+            raise RuntimeError("the answer's body is not as long as its Content-Length says")
+        return body
+
+    def complete(self) -> None:
+        self.response_complete = True
+        self.message_event.set()
+        if not self.keep_alive:
+            self.transport.close()
+        self.on_response()
 
 
 class Refusal:
@@ -43,6 +104,8 @@ class Protocol(HttpToolsProtocol):
     refused = False
     refusal: Problem | None = None  # why the parser was stopped, when not by what it parses
     header_timer: asyncio.TimerHandle | None = None
+    idle_timer: asyncio.TimerHandle | None = None
+    idle_since: float | None = None  # the loop's seconds; None while something is asked
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -51,6 +114,8 @@ class Protocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.forget_header_timer()
+        if self.idle_timer:
+            self.idle_timer.cancel()
         super().connection_lost(exc)
 
     def eof_received(self) -> bool:  # type: ignore[override]
@@ -66,7 +131,7 @@ class Protocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.refused:
             return
-        self._unset_keepalive_if_required()
+        self.idle_since = None
         self.header_bytes += len(data)
         try:
             self.feed(data)
@@ -100,6 +165,7 @@ class Protocol(HttpToolsProtocol):
         if self.refusal:
             raise ValueError  # stops the parser: nothing of the request reaches the app
         super().on_headers_complete()
+        self.cycle.__class__ = Cycle
         self.header_bytes, self.in_body = 0, True
         self.forget_header_timer()
         if self.app_state["stopping"].is_set() or self.parser.should_upgrade():
@@ -122,6 +188,27 @@ class Protocol(HttpToolsProtocol):
         """The end of a body after a declined upgrade."""
         super().on_message_complete()
         self.in_body, self.refused = False, True
+
+    def on_response_complete(self) -> None:
+        """As uvicorn's, which sets a timer for each answer; here one looks again when the last would have run out."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self.idle_since = self.loop.time()
+            self.idle_timer = self.idle_timer or self.loop.call_later(KEEP_ALIVE, self.on_idle_timer)
+
+    def on_idle_timer(self) -> None:
+        self.idle_timer = None
+        if self.idle_since is not None:
+            rest = self.idle_since + KEEP_ALIVE - self.loop.time()
+            if rest > 0:
+                self.idle_timer = self.loop.call_later(rest, self.on_idle_timer)
+            else:
+                self.transport.close()
 
     def forget_header_timer(self) -> None:
         if self.header_timer:
@@ -155,7 +242,7 @@ class Protocol(HttpToolsProtocol):
             "state": self.app_state,
         }
         pending = self.cycle
-        self.cycle = RequestResponseCycle(
+        self.cycle = Cycle(
             scope=scope,
             transport=self.transport,
             flow=self.flow,

@@ -6,6 +6,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from infra.problems import Problem, Unavailable, problem_response
+from infra.time_limits import TimeLimit
 from settings import Settings
 
 LINGER = 2  # seconds to read on and discard after an early answer: closing at once would reset it away (RFC 9112, 9.6)
@@ -17,6 +18,8 @@ class RequestLimits:
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
         self.settings = settings
+        self.any_host = "*" in settings.allowed_hosts
+        self.time_limit = TimeLimit(settings.request_timeout)
         self.active = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -30,11 +33,12 @@ class RequestLimits:
             await body.end()
             return
         self.active += 1
+        limit = self.time_limit()
         try:
-            async with asyncio.timeout(self.settings.request_timeout) as timeout:
+            with limit:
                 await self.app(scope, body.receive, body.send)
         except TimeoutError:
-            if not timeout.expired() or body.answered:
+            if not limit.expired or body.answered:
                 raise
             late = (
                 Problem(408, "the request was sent too slowly") if body.awaited else Problem(504, "no answer in time")
@@ -42,13 +46,14 @@ class RequestLimits:
             await problem_response(late, scope["path"])(scope, body.receive, body.send)
         finally:
             self.active -= 1
-        await body.end()
+        if body.ended_early:
+            await body.end()
 
     def refusal(self, scope: Scope, body: "RequestBody") -> Problem | None:
         if not scope["path"].startswith("/health/"):
             if self.active >= self.settings.max_concurrency:
                 return Unavailable("too many requests at once", retry_after=1)
-            if not host_allowed(Headers(scope=scope).get("host", ""), self.settings.allowed_hosts):
+            if not (self.any_host or host_allowed(Headers(scope=scope).get("host", ""), self.settings.allowed_hosts)):
                 return Problem(400, "the Host header names no host of this service")
         return body.too_large() if body.declared > body.limit else None
 
@@ -56,18 +61,23 @@ class RequestLimits:
 class RequestBody:
     """Counts the body as the handler reads it; answers that come before its end close the connection gently."""
 
+    declared = received = 0
+    complete = True
+    awaited = False  # the handler is waiting for more of it
+    answered = False
+    ended_early = False
+
     def __init__(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
-        headers = dict(scope["headers"])
         self.scope = scope
         self._receive = receive
         self._send = send
         self.limit = limit
-        self.declared = int(headers.get(b"content-length", b"0"))
-        self.complete = not self.declared and b"transfer-encoding" not in headers
-        self.received = 0
-        self.awaited = False  # the handler is waiting for more of it
-        self.answered = False
-        self.ended_early = False
+        for name, value in scope["headers"]:
+            if name == b"content-length":
+                self.declared = int(value)
+                self.complete = self.complete and not self.declared
+            elif name == b"transfer-encoding":
+                self.complete = False
 
     async def receive(self) -> Message:
         self.awaited = not self.complete
@@ -88,14 +98,18 @@ class RequestBody:
         return Problem(413, f"the body may have at most {self.limit} bytes")
 
     async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.answered = True
-            if not self.complete:
-                MutableHeaders(raw=message["headers"])["Connection"] = "close"
-        elif not self.complete and not message.get("more_body", False):
-            self.ended_early = True
-            message = {**message, "more_body": True}
+        self.answered = True
+        if not self.complete:
+            message = self.close_gently(message)
         await self._send(message)
+
+    def close_gently(self, message: Message) -> Message:
+        if message["type"] == "http.response.start":
+            MutableHeaders(raw=message["headers"])["Connection"] = "close"
+        elif not message.get("more_body", False):
+            self.ended_early = True
+            return {**message, "more_body": True}
+        return message
 
     async def end(self) -> None:
         """After the answer, and no part of the time and the load that the request may take."""
@@ -115,8 +129,6 @@ async def linger(receive: Receive) -> None:
 
 
 def host_allowed(host: str, allowed: tuple[str, ...]) -> bool:
-    """`*` allows every host, `*.example.com` every one below example.com; the port doesn't matter."""
-    if "*" in allowed:
-        return True
+    """`*.example.com` allows every host below example.com; the port doesn't matter."""
     name = host.lower().rsplit(":", 1)[0] if not host.endswith("]") else host.lower()
     return any(name == one.lower() or (one.startswith("*.") and name.endswith(one[1:].lower())) for one in allowed)

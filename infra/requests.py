@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from infra.ids import new_id
-from infra.logs import RequestContext, get_logger, request_context
+from infra.logs import RequestContext, get_logger, log_plainly, request_context
 from infra.metrics import RequestMetrics
 from infra.problems import Problem, Unavailable, problem_response
 
@@ -71,10 +71,8 @@ class Exchange:
         self.scope = scope
         self._receive = receive
         self._send = send
-        # of a name given twice the first counts, as in Starlette
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
-        self.context = context_of(headers)
-        self.user_agent = headers.get("user-agent", "")
+        self.headers = dict(reversed(scope["headers"]))  # of a name given twice the first counts, as in Starlette
+        self.context = context_of(self.headers)
         self.started = time.perf_counter()
         self.status = 0
         self.request_bytes = 0
@@ -89,13 +87,12 @@ class Exchange:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = message.setdefault("headers", [])
-            given = {name for name, _ in headers}
+            given = dict(headers)
             headers += [header for header in SECURITY_HEADERS if header[0] not in given]
-            headers += [
-                (b"x-request-id", self.context.request_id.encode()),
-                (b"traceparent", self.context.traceparent.encode()),
-            ]
-        self.response_bytes += len(message.get("body", b""))
+            headers.append((b"x-request-id", self.context.request_id.encode()))
+            headers.append((b"traceparent", self.context.traceparent.encode()))
+        else:
+            self.response_bytes += len(message.get("body", b""))
         await self._send(message)
 
     async def answer(self, problem: Problem) -> None:
@@ -104,16 +101,15 @@ class Exchange:
             await problem_response(problem, self.scope["path"])(self.scope, self._receive, self.send)
 
     def write_line(self, metrics: RequestMetrics) -> None:
-        route = getattr(self.scope.get("route"), "path", None)
-        method, path = self.scope["method"], self.scope["path"]
+        scope = self.scope
+        route = getattr(scope.get("route"), "path", None)
+        method, path = scope["method"], scope["path"]
         seconds = time.perf_counter() - self.started
         metrics.observe(method, route, self.status, seconds)
-        access_log.info(
-            "%s %s %d",
-            method,
-            path,
-            self.status,
-            extra={
+        log_plainly(
+            access_log,
+            f"{method} {path} {self.status}",
+            {
                 "method": method,
                 "route": route,
                 "path": path,
@@ -121,27 +117,27 @@ class Exchange:
                 "duration_ms": round(seconds * 1000, 3),
                 "request_bytes": self.request_bytes,
                 "response_bytes": self.response_bytes,
-                "client": self.scope["client"][0] if self.scope.get("client") else None,
-                "user_agent": self.user_agent,
+                "client": scope["client"][0] if scope.get("client") else None,
+                "user_agent": self.headers.get(b"user-agent", b"").decode("latin-1"),
             },
         )
 
 
-def context_of(headers: Mapping[str, str]) -> RequestContext:
+def context_of(headers: Mapping[bytes, bytes]) -> RequestContext:
     """A span of our own in the caller's trace: `traceparent` first, then `X-Cloud-Trace-Context`, else a new trace."""
-    request_id = headers.get("x-request-id", "")
-    if not REQUEST_ID.fullmatch(request_id):
+    request_id = headers.get(b"x-request-id", b"").decode("latin-1")
+    if not (request_id and REQUEST_ID.fullmatch(request_id)):
         request_id = new_id()
     trace_id, sampled = trace_of(headers)
     return RequestContext(trace_id, f"{random.getrandbits(64):016x}", request_id, sampled)
 
 
-def trace_of(headers: Mapping[str, str]) -> tuple[str, bool]:
-    traceparent = headers.get("traceparent", "")
+def trace_of(headers: Mapping[bytes, bytes]) -> tuple[str, bool]:
+    traceparent = headers.get(b"traceparent", b"").decode("latin-1")
     found = TRACEPARENT.fullmatch(traceparent)
     if found and (len(traceparent) == VERSION_00_LENGTH or not traceparent.startswith("00")):
         return found[1], bool(int(found[2], 16) & 1)
-    found = CLOUD_TRACE.fullmatch(headers.get("x-cloud-trace-context", ""))
+    found = CLOUD_TRACE.fullmatch(headers.get(b"x-cloud-trace-context", b"").decode("latin-1"))
     if found:
         return found[1].lower(), found[2] == "1"
     return f"{random.getrandbits(128):032x}", False

@@ -19,7 +19,6 @@ from infra.protocol import Protocol
 from infra.startup import StartupError
 from settings import Settings
 
-KEEP_ALIVE = 75  # seconds; longer than the idle time-outs of the usual proxies (60 s), so that they close first
 BACKLOG = 2048
 SO_ATTACH_FILTER = 26  # <asm-generic/socket.h>
 BACKLOG_LINGER = 0.02  # seconds for whoever is just connecting
@@ -43,7 +42,6 @@ class Server(uvicorn.Server):
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            timeout_keep_alive=KEEP_ALIVE,
             backlog=BACKLOG,
         )
         config.load()
