@@ -92,7 +92,7 @@ async def open_database(settings: Settings) -> Database:
         await database.fetch_one("PRAGMA journal_mode = WAL")
         return database
     os.environ.setdefault("LOGNAME", "berth")  # aiomysql asks for it when imported; a container's user may have no name
-    sizes = {"min_size": 0, "max_size": settings.mysql_pool_max_size}
+    sizes = {"min_size": 0, "max_size": 0}  # no bounds of its own: ours count
     options = connection_options(settings, unix_socket=settings.mysql_unix_socket) | sizes
     database = Database(Pool(mysql_url(settings, settings.mysql_host), settings, **options), None)
     await database.primary.open(settings.mysql_pool_min_size)

@@ -55,10 +55,10 @@ class Cycle(RequestResponseCycle):
         elif status not in (204, 304) and self.scope["method"] != "HEAD":
             self.chunked_encoding = True
             lines.append((b"transfer-encoding", b"chunked"))
-        head = STATUS_LINE[status] + b"".join([b"%b: %b\r\n" % line for line in lines]) + b"\r\n"
-        if not head.count(b"\r") == head.count(b"\n") == len(lines) + 2 or b"\0" in head:
+        fields = b"\r\n".join(map(b": ".join, lines))
+        if not fields.count(b"\r") == fields.count(b"\n") == len(lines) - 1 or b"\0" in fields:
             raise RuntimeError("a header of the answer holds a line's end or NUL")  # else it could go on as another
-        return head
+        return b"%b%b\r\n\r\n" % (STATUS_LINE[status], fields)
 
     def framed(self, body: bytes, *, more_body: bool) -> bytes:
         if self.scope["method"] == "HEAD":

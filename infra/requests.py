@@ -125,19 +125,21 @@ class Exchange:
 
 def context_of(headers: Mapping[bytes, bytes]) -> RequestContext:
     """A span of our own in the caller's trace: `traceparent` first, then `X-Cloud-Trace-Context`, else a new trace."""
+    trace_id, sampled = trace_of(headers)
     request_id = headers.get(b"x-request-id", b"").decode("latin-1")
     if not (request_id and REQUEST_ID.fullmatch(request_id)):
         request_id = new_id()
-    trace_id, sampled = trace_of(headers)
     return RequestContext(trace_id, f"{random.getrandbits(64):016x}", request_id, sampled)
 
 
 def trace_of(headers: Mapping[bytes, bytes]) -> tuple[str, bool]:
-    traceparent = headers.get(b"traceparent", b"").decode("latin-1")
-    found = TRACEPARENT.fullmatch(traceparent)
-    if found and (len(traceparent) == VERSION_00_LENGTH or not traceparent.startswith("00")):
-        return found[1], bool(int(found[2], 16) & 1)
-    found = CLOUD_TRACE.fullmatch(headers.get(b"x-cloud-trace-context", b"").decode("latin-1"))
-    if found:
-        return found[1].lower(), found[2] == "1"
+    if b"traceparent" in headers:
+        traceparent = headers[b"traceparent"].decode("latin-1")
+        found = TRACEPARENT.fullmatch(traceparent)
+        if found and (len(traceparent) == VERSION_00_LENGTH or not traceparent.startswith("00")):
+            return found[1], bool(int(found[2], 16) & 1)
+    if b"x-cloud-trace-context" in headers:
+        found = CLOUD_TRACE.fullmatch(headers[b"x-cloud-trace-context"].decode("latin-1"))
+        if found:
+            return found[1].lower(), found[2] == "1"
     return f"{random.getrandbits(128):032x}", False

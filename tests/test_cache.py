@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import pytest
@@ -14,6 +14,8 @@ from settings import load
 from tests.conftest import TEST_SETTINGS, Environment, StartService
 from tests.servers import MariaDB, Redis
 from tests.service import Account, Service, run_app
+
+Result = TypeVar("Result")
 
 KEY = {"SECRET_KEY": "one key that all instances have in common"}
 
@@ -147,10 +149,10 @@ def test_a_session_does_not_live_longer_in_redis_than_in_the_database(start_serv
     assert me(service, account).status_code == 401
 
 
-def with_cache(scenario: Callable[[Cache], Awaitable[bytes | None]], redis: Redis) -> bytes | None:
+def with_cache(scenario: Callable[[Cache], Awaitable[Result]], redis: Redis) -> Result:
     settings = load({"SYS_ENV": "test", **KEY, **redis.environment()})
 
-    async def main() -> bytes | None:
+    async def main() -> Result:
         async with asyncio.timeout(10), open_cache(settings) as cache:
             while cache.client is None:  # noqa: ASYNC110 - it tells nobody
                 await asyncio.sleep(0.01)
@@ -159,8 +161,10 @@ def with_cache(scenario: Callable[[Cache], Awaitable[bytes | None]], redis: Redi
     return asyncio.run(main())
 
 
-async def fill(cache: Cache, account: bytes = b'{"as it was": 1}', session: str = "session") -> None:
-    await cache.put_session("account", session, account, expires_at=int(time.time() + 100) * 1000)
+async def fill(
+    cache: Cache, content: bytes = b'{"as it was": 1}', session: str = "session", account: str = "account"
+) -> None:
+    await cache.put_session(account, session, content, expires_at=int(time.time() + 100) * 1000)
 
 
 def test_what_was_put_is_found(redis: Redis) -> None:
@@ -269,3 +273,32 @@ def test_a_lost_database_is_answered_for_by_redis_alone(start_service: StartServ
         unknown = service.client.patch("/v1/auth/me", json={"username": "Unknown"}, headers=account.headers)
         assert (after.status_code, after.json()) == (200, before.json())
         assert (unknown.status_code, "retry-after" in unknown.headers) == (503, True)
+
+
+def test_reads_of_the_same_moment_go_out_together_and_each_gets_its_own_answer(redis: Redis) -> None:
+    async def scenario(cache: Cache) -> tuple[list[bytes | None], int]:
+        for number in range(0, 100, 2):
+            await fill(cache, f"account of {number}".encode(), f"session-{number}", f"account-{number}")
+        before = reads_processed(redis)
+        found = [cache.get_session(f"account-{number}", f"session-{number}") for number in range(100)]
+        return await asyncio.gather(*found), reads_processed(redis) - before
+
+    found, reads = with_cache(scenario, redis)
+    assert found == [None if number % 2 else f"account of {number}".encode() for number in range(100)]
+    assert reads < 25
+
+
+def reads_processed(redis: Redis) -> int:
+    """How often Redis found a socket readable."""
+    return int(str(redis.command("INFO", "stats")).split("total_reads_processed:")[1].split()[0])
+
+
+def test_a_reader_that_is_cancelled_takes_no_other_along(redis: Redis) -> None:
+    async def scenario(cache: Cache) -> list[bytes | None]:
+        await fill(cache)
+        first, *others = [asyncio.create_task(cache.get_session("account", "session")) for _ in range(5)]
+        await asyncio.sleep(0)
+        first.cancel()
+        return await asyncio.gather(*others)
+
+    assert with_cache(scenario, redis) == [b'{"as it was": 1}'] * 4

@@ -29,6 +29,7 @@ ROOT = Path(__file__).parents[1]
 MAX_BYTES = 16_384
 SECRET = 'pa"ss\\wörd/+ 1'
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U"
+TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z|^[\d:.]{12}", re.MULTILINE)
 REFRESH = "brt_" + "aB3_-" * 9
 START = """
 import asyncio, json, logging, os, signal, sys, threading, time, warnings
@@ -238,6 +239,35 @@ def test_ecs_lines_take_an_exception_apart() -> None:
 def test_an_access_line_with_fields_of_the_wrong_kind_is_still_written(log_format: str) -> None:
     line = line_of(ACCESS.replace("123.0", "'soon'"), log_format=log_format)
     assert line["message"] == "GET /v1/auth/me 200"
+
+
+PLAIN_ACCESS = ACCESS.replace(
+    'logs.get_logger("access").info(', 'logs.log_plainly(logs.get_logger("access"), '
+).replace("extra=", "")
+
+
+@pytest.mark.parametrize("log_format", ["json", "gcp", "ecs", "console"])
+def test_a_plain_record_gives_the_line_that_an_ordinary_one_gives(log_format: str) -> None:
+    done = run(f"{REQUEST}{ACCESS}{PLAIN_ACCESS}", log_format=log_format)
+    ordinary, plain = TIME.sub("*", done.stdout).splitlines()
+    assert plain == ordinary
+    assert "/v1/auth/me" in plain
+
+
+@pytest.mark.parametrize("log_format", ["json", "gcp", "ecs"])
+@pytest.mark.parametrize(
+    "agent", [JWT, "bearer abcdef", REFRESH, f"the {SECRET}", "\ud800", "\x1b\u202e", "x" * 20_000]
+)
+def test_a_plain_record_is_looked_through_like_an_ordinary_one(log_format: str, agent: str) -> None:
+    code = f"{PLAIN_ACCESS}{ACCESS}".replace("'curl/8.5'", repr(agent)).replace('"curl/8.5"', repr(agent))
+    plain, ordinary = TIME.sub("*", run(code, log_format=log_format, secrets=[SECRET]).stdout).splitlines()
+    assert plain == ordinary
+    assert agent not in plain
+    assert len(plain.encode()) < MAX_BYTES
+
+
+def test_a_plain_record_below_the_level_gives_no_line() -> None:
+    assert lines_of(PLAIN_ACCESS, level="WARNING") == []
 
 
 HELLO = "logs.get_logger('audit').error('hello', extra={'rows': 3, 'name_of': 'a b'})"
