@@ -19,6 +19,7 @@ from pathlib import Path
 from tests.conftest import TEST_SETTINGS
 from tests.faults.hang_ups import hang_up
 from tests.faults.load import Load, QuickService, new_account, rows_of
+from tests.faults.overload import Overload, exceed_concurrency, exhaust_pool, flood_with_logins, percentile_99
 from tests.faults.races import RACES, run_race
 from tests.faults.stops import kill_and_restart, stop_under_load
 from tests.faults.troubles import Servers, seconds_until, troubles
@@ -29,6 +30,8 @@ Environment = dict[str, str]
 SETTINGS = {**TEST_SETTINGS, "LOGIN_RATE_LIMIT": "1000000/300", "SECRET_KEY": "one key for every start of the service"}
 FAULT_LASTS = 4  # seconds
 BACK_WITHIN = 5  # seconds
+LIVE_WITHIN = 0.25  # seconds
+MACHINE_ADDS = 2  # seconds, when it has other work to do
 BACKENDS = ("sqlite", "mysql+redis")
 
 
@@ -163,6 +166,24 @@ def play_stops(report: Report, ground: Ground, scale: float) -> None:
             )
 
 
+def play_overload(report: Report, ground: Ground, scale: float) -> None:
+    env = ground.environment("mysql+redis")
+    without_redis = {name: value for name, value in env.items() if not name.startswith("REDIS_")}
+    port, reads, logins = ground.mariadb.port, max(500, round(5000 * scale)), max(200, round(800 * scale))
+    loads: dict[str, Callable[[], Overload]] = {
+        "the pool": lambda: exhaust_pool(without_redis, port, reads),
+        "MAX_CONCURRENCY": lambda: exceed_concurrency(without_redis, port, reads),
+        "the logins": lambda: flood_with_logins(env, logins),
+    }
+    for name, play in loads.items():
+        with report.row(f"ten times the capacity of {name}") as done:
+            result = play()
+            done.extend(result.told())
+            assert not result.wrong, (len(result.wrong), result.wrong[:3])
+            assert percentile_99(result.accepted) < result.bound + MACHINE_ADDS, "p99 of the accepted"
+            assert max(result.live) < LIVE_WITHIN + MACHINE_ADDS, "/health/live"
+
+
 class Soak:
     """Mixed load through proxies, and a fault every so many seconds."""
 
@@ -243,7 +264,7 @@ def main() -> int:
     parser.add_argument("--scale", type=float, default=1, help="of the counts: 1,000 rounds, 50 kills")
     parser.add_argument("--minutes", type=float, default=15, help="of the soak")
     parser.add_argument("--every", type=float, default=30, help="seconds from one fault of the soak to the next")
-    parser.add_argument("--only", choices=["races", "hang-ups", "kills", "stops", "soak"])
+    parser.add_argument("--only", choices=["races", "hang-ups", "kills", "stops", "overload", "soak"])
     chosen = parser.parse_args()
     report = Report()
     with MariaDB() as mariadb, Redis() as redis, tempfile.TemporaryDirectory() as folder:
@@ -255,6 +276,7 @@ def main() -> int:
             "hang-ups": lambda: play_hang_ups(report, ground, chosen.scale),
             "kills": lambda: play_kills(report, ground, chosen.scale),
             "stops": lambda: play_stops(report, ground, chosen.scale),
+            "overload": lambda: play_overload(report, ground, chosen.scale),
             "soak": lambda: play_soak(report, ground, chosen.minutes, chosen.every),
         }
         for name, play in parts.items():

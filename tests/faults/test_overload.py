@@ -12,7 +12,7 @@ from infra import passwords
 from infra.problems import Unavailable
 from tests.conftest import StartService
 from tests.faults.load import ask
-from tests.faults.scenarios import Environment, locked_row
+from tests.faults.scenarios import Environment, connections, eventually, locked_row
 from tests.servers import MariaDB
 from tests.service import Service
 from tests.wire import Answer, assert_problem
@@ -78,6 +78,32 @@ def test_ten_times_the_concurrency_is_refused_at_once_and_the_rest_answered(
     answers = asyncio.run(main())
     check_refused(answers)
     assert Counter(answer.status_code for answer in answers) == {503: 180, 200: 20}
+
+
+def test_ten_times_the_connections_are_refused_when_all_are_in_use_and_none_is_lost(
+    start_service: StartService, mariadb: MariaDB, mysql_env: Environment
+) -> None:
+    service = start_service(**mysql_env, MYSQL_POOL_MAX_SIZE=2, MYSQL_POOL_TIMEOUT=0.3)
+    account = service.sign_up()
+    read = ("GET", "/v1/auth/me", None, account.access_token)
+
+    def in_use() -> bool:
+        return sum("UPDATE" in (row["info"] or "") for row in connections(mariadb, mysql_env)) == 2
+
+    async def use_all(name: str) -> tuple[list[Answer], list[Answer]]:
+        rename = ("PATCH", "/v1/auth/me", {"username": name}, account.access_token)
+        with locked_row(mariadb, mysql_env, account.id):
+            holders = [asyncio.create_task(ask(service.port, *rename)) for _ in range(2)]
+            assert await asyncio.to_thread(eventually, in_use)
+            refused = await asyncio.gather(*(ask(service.port, *read) for _ in range(20)))
+        return refused, await asyncio.gather(*holders)
+
+    for name in ("First-name", "Second-name"):
+        refused, accepted = asyncio.run(use_all(name))
+        check_refused(refused)
+        assert Counter(answer.status_code for answer in refused) == {503: 20}
+        assert [answer.json().get("username") for answer in accepted] == [name, name]
+        assert asyncio.run(ask(service.port, *read)).json() in [answer.json() for answer in accepted]
 
 
 def test_one_connection_serves_ten_times_its_requests_in_turn(start_service: StartService) -> None:
