@@ -14,12 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import cold_start, features, growth, report, throughput
+from benchmarks import cold_start, features, growth, interpreters, report, throughput
 from benchmarks.data import World
 from benchmarks.subjects import BERTH_PYTHON, PEER_APPS, ROOT, versions
 
 RESULTS = Path(__file__).with_name("results.json")
-STAGES = ("start", "load", "drivers", "slope", "growth", "features")
+STAGES = ("start", "load", "drivers", "slope", "growth", "features", "interpreters")
 PACKAGES = "sqlalchemy aiomysql loguru PyJWT uvicorn uvloop httptools"
 Options = argparse.Namespace
 FRAMEWORKS = {"full": "fastapi pydantic redis", "lean": "fastapi", "litestar": "litestar", "blacksheep": "blacksheep"}
@@ -66,6 +66,11 @@ def measure_features(world: World, options: Options) -> Any:
     return {"instructions": features.measure_instructions(world), "loads": loads}
 
 
+def measure_interpreters(world: World, options: Options) -> Any:
+    given = [path for path in options.pythons.split(",") if path]
+    return interpreters.measure(world, options.rounds, options.seconds, given)
+
+
 MEASURES: dict[str, Callable[[World, Options], Any]] = {name: globals()[f"measure_{name}"] for name in STAGES}
 
 
@@ -88,6 +93,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=3, help="of each load")
     parser.add_argument("--quick", action="store_const", const=1, dest="rounds", help="the same as --rounds 1")
     parser.add_argument("--only", default=",".join(STAGES), help=f"of {', '.join(STAGES)}")
+    parser.add_argument("--pythons", default="", metavar="PATHS", help="interpreters not on PATH, for that stage")
     parser.add_argument("--report", action="store_true")
     options = parser.parse_args()
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}

@@ -39,6 +39,7 @@ def write(results: Results) -> None:
         "slope": slope,
         "growth": growth,
         "features": features,
+        "interpreters": interpreters,
     }
     lines = ["# Performance", "", "Made by `make bench`; the figures are `benchmarks/results.json`.", ""]
     lines += aims(results)
@@ -194,6 +195,33 @@ def cost_shares(loads: Any, name: str) -> tuple[list[float], list[float]]:
 
 def spread_percent(shares: list[float]) -> str:
     return f"{median(shares):.1%} ({min(shares):.1%} to {max(shares):.1%})"
+
+
+def interpreters(results: Results, figures: Any) -> list[str]:
+    text = (
+        "Cold start as above, and 32 connections: answers per second, and below them the CPU for a request in us. "
+        "Median (least to most) of interleaved runs. PSS in MiB: when idle, and after load."
+    )
+    rows = [interpreter_row(one) for one in figures["found"].values()]
+    rows += [[f"Python {version}", why, *[""] * 6] for version, why in figures["missing"].items()]
+    head = ["", "first health, ms", "first `me`, ms", "CPU until then, ms", "PSS", "health", "me", "me-mysql"]
+    return ["## Each Python", "", text, "", *table(head, rows), "", locked_text(figures["found"])]
+
+
+def interpreter_row(one: Any) -> list[str]:
+    starts = [spread(one[kind]) for kind in ("health", "me", "cpu")]
+    after = max(median(load["pss"] for load in loads) for loads in one["loads"].values())
+    loads = [
+        f"{spread([load['rate'] for load in found])}<br>{median(load['cpu'] for load in found):,.0f}"
+        for found in one["loads"].values()
+    ]
+    return [one["title"], *starts, f"{median(one['pss']):.0f}, {after:.0f}", *loads]
+
+
+def locked_text(found: Any) -> str:
+    unneeded = [f"{', '.join(one['unneeded'])} on {one['title']}" for one in found.values() if one["unneeded"]]
+    rest = f"; it holds what is of no use there: {'; '.join(unneeded)}" if unneeded else ", and each needs all of it"
+    return f"`requirements.txt` installs, hashes checked, on {', '.join(one['title'] for one in found.values())}{rest}."
 
 
 def aims(results: Results) -> list[str]:
