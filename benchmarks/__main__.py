@@ -49,14 +49,16 @@ def measure_drivers(world: World, options: Options) -> Any:
 
 
 def measure_slope(world: World, options: Options) -> Any:
-    return throughput.memory_slope(world, options.rounds * options.seconds * 112_000, options.seconds * 3)
+    requests = 100_000 if options.rounds == 1 else 1_000_000
+    return throughput.memory_slope(world, requests, options.seconds * 3)
 
 
 def measure_growth(world: World, options: Options) -> Any:
+    most = 100_000 if options.rounds == 1 else 1_000_000
     return {
-        "accounts": growth.accounts(world, options.seconds, most=1_000_000 if options.rounds > 1 else 100_000),
-        "sessions": growth.sessions(world, options.seconds),
-        "instances": growth.instances(world, options.seconds),
+        "accounts": growth.accounts(world, options.rounds, options.seconds, most),
+        "sessions": growth.sessions(world, options.rounds, options.seconds),
+        "instances": growth.instances(world, options.rounds, options.seconds),
     }
 
 
