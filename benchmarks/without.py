@@ -9,7 +9,6 @@ import sys
 import textwrap
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -27,12 +26,6 @@ class NoLimit:
         return self
 
     def __exit__(self, *_: object) -> None:
-        pass
-
-    async def __aenter__(self) -> "NoLimit":
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
         pass
 
 
@@ -86,10 +79,8 @@ def without_metrics() -> None:
 
 
 def without_time_outs() -> None:
-    """The request's, and others that share a timer."""
+    """The request's, a query's and a Redis command's."""
     put(time_limits.TimeLimit, "__call__", lambda _: NoLimit())
-    if not hasattr(request_limits, "TimeLimit"):
-        put(request_limits, "asyncio", SimpleNamespace(timeout=lambda _: NoLimit()))
 
 
 def without_body_limit() -> None:
