@@ -14,56 +14,66 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import cold_start, growth, instructions, report, throughput
+from benchmarks import cold_start, features, growth, interpreters, report, throughput
 from benchmarks.data import World
 from benchmarks.subjects import BERTH_PYTHON, PEER_APPS, ROOT, versions
 
 RESULTS = Path(__file__).with_name("results.json")
-STAGES = ("start", "load", "drivers", "slope", "growth", "features")
+STAGES = ("start", "load", "drivers", "slope", "growth", "features", "interpreters")
 PACKAGES = "sqlalchemy aiomysql loguru PyJWT uvicorn uvloop httptools"
+Options = argparse.Namespace
 FRAMEWORKS = {"full": "fastapi pydantic redis", "lean": "fastapi", "litestar": "litestar", "blacksheep": "blacksheep"}
 
 
-def measure_start(world: World, rounds: int, seconds: int) -> Any:
-    return cold_start.measure(world, rounds * 3)
+def measure_start(world: World, options: Options) -> Any:
+    return cold_start.measure(world, options.rounds * 3)
 
 
-def measure_load(world: World, rounds: int, seconds: int) -> Any:
-    loads = throughput.measure(world, rounds, seconds)
+def measure_load(world: World, options: Options) -> Any:
+    loads = throughput.measure(world, options.rounds, options.seconds)
     return [{"cell": cell, "loads": [load._asdict() for load in found]} for cell, found in loads.items()]
 
 
-def measure_drivers(world: World, rounds: int, seconds: int) -> Any:
+def measure_drivers(world: World, options: Options) -> Any:
     env = {**world.env(redis=True), "PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
     token = world.keys.verify(world.logins[0].access_token)
     assert token
     rates: dict[str, list[float]] = {"redis": [], "mysql": []}
-    for _ in range(rounds):
+    for _ in range(options.rounds):
         for name, found in rates.items():
-            arguments = [name, token.account_id, token.session_id, str(seconds)]
+            arguments = [name, token.account_id, token.session_id, str(options.seconds)]
             command = [BERTH_PYTHON, "benchmarks/drivers.py", *arguments]
             done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
             found.append(float(done.stdout.split()[-1]))
     return rates
 
 
-def measure_slope(world: World, rounds: int, seconds: int) -> Any:
-    return throughput.memory_slope(world, rounds * seconds * 112_000, seconds=seconds * 3)
+def measure_slope(world: World, options: Options) -> Any:
+    requests = 100_000 if options.rounds == 1 else 1_000_000
+    return throughput.memory_slope(world, requests, options.seconds * 3)
 
 
-def measure_growth(world: World, rounds: int, seconds: int) -> Any:
+def measure_growth(world: World, options: Options) -> Any:
+    most = 100_000 if options.rounds == 1 else 1_000_000
     return {
-        "accounts": growth.accounts(world, seconds, most=1_000_000 if rounds > 1 else 100_000),
-        "sessions": growth.sessions(world, seconds),
-        "instances": growth.instances(world, seconds),
+        "accounts": growth.accounts(world, options.rounds, options.seconds, most),
+        "sessions": growth.sessions(world, options.rounds, options.seconds),
+        "instances": growth.instances(world, options.rounds, options.seconds),
     }
 
 
-def measure_features(world: World, rounds: int, seconds: int) -> Any:
-    return instructions.features(world)
+def measure_features(world: World, options: Options) -> Any:
+    features.check(world)
+    loads = features.measure_loads(world, options.rounds * 3, options.seconds)
+    return {"instructions": features.measure_instructions(world), "loads": loads}
 
 
-MEASURES: dict[str, Callable[[World, int, int], Any]] = {name: globals()[f"measure_{name}"] for name in STAGES}
+def measure_interpreters(world: World, options: Options) -> Any:
+    given = [path for path in options.pythons.split(",") if path]
+    return interpreters.measure(world, options.rounds, options.seconds, given)
+
+
+MEASURES: dict[str, Callable[[World, Options], Any]] = {name: globals()[f"measure_{name}"] for name in STAGES}
 
 
 def machine(world: World) -> dict[str, Any]:
@@ -85,6 +95,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=3, help="of each load")
     parser.add_argument("--quick", action="store_const", const=1, dest="rounds", help="the same as --rounds 1")
     parser.add_argument("--only", default=",".join(STAGES), help=f"of {', '.join(STAGES)}")
+    parser.add_argument("--pythons", default="", metavar="PATHS", help="interpreters not on PATH, for that stage")
     parser.add_argument("--report", action="store_true")
     options = parser.parse_args()
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
@@ -92,7 +103,7 @@ def main() -> None:
         started, before = time.strftime("%Y-%m-%d %H:%M"), os.getloadavg()[0]
         print(f"{started} {stage}, load average {before:.1f}", flush=True)
         with World() as world:
-            found = MEASURES[stage](world, options.rounds, options.seconds)
+            found = MEASURES[stage](world, options)
             results.update(machine(world))
         load = [round(before, 1), round(os.getloadavg()[0], 1)]
         how = {"started": started, "load_average": load, "rounds": options.rounds, "seconds": options.seconds}

@@ -17,7 +17,6 @@ from benchmarks.subjects import BERTH, Service, Subject
 KEPT = Path(__file__).with_name("instructions.json")
 WARM_UP, COUNTED = 300, 500  # requests
 TOLERANCE = 0.03  # other figures for the same code differ by less; ticks of the event loop are in them
-FEATURES = ("access log", "trace context and headers", "time-out", "body and load limits", "all")
 PATHS = {"health": "/health/live", "me from Redis": "/v1/auth/me", "me from MySQL": "/v1/auth/me"}
 
 
@@ -61,18 +60,6 @@ def measure() -> dict[str, int]:
         names = list(PATHS)
         counts = count(world, redis=True, paths={name: PATHS[name] for name in names[:2]})
         return counts | count(world, redis=False, paths={names[2]: PATHS[names[2]]})
-
-
-def features(world: World) -> dict[str, dict[str, int]]:
-    """What each feature adds to a request."""
-    paths = {name: PATHS[name] for name in ("health", "me from Redis")}
-    whole = count(world, redis=True, paths=paths)
-    costs = {"everything on": whole}
-    for feature in FEATURES:
-        less = BERTH._replace(script="benchmarks/without.py", arguments=(feature,))
-        rest = count(world, redis=True, paths=paths, subject=less)
-        costs[feature] = {name: whole[name] - rest[name] for name in paths}
-    return costs
 
 
 def main(arguments: list[str]) -> int:

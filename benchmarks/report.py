@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.cold_start import EMBEDDED, OPTIMIZED
+from benchmarks.features import WHOLE
 from benchmarks.subjects import ALL, BARE, ROOT
 from benchmarks.throughput import CONNECTIONS
 
@@ -38,6 +39,7 @@ def write(results: Results) -> None:
         "slope": slope,
         "growth": growth,
         "features": features,
+        "interpreters": interpreters,
     }
     lines = ["# Performance", "", "Made by `make bench`; the figures are `benchmarks/results.json`.", ""]
     lines += aims(results)
@@ -148,22 +150,84 @@ def slope(results: Results, figures: Any) -> list[str]:
 
 
 def growth(results: Results, figures: Any) -> list[str]:
-    lines = ["## What grows", "", "Answers per second at 32 connections (login: 1), which should stay as they are."]
+    text = (
+        "Answers per second at 32 connections (login: 1), median (least to most) of interleaved runs. They should stay "
+        "as they are; an account with one session has a page of one."
+    )
+    lines = ["## What grows", "", text]
     for what, found in figures.items():
         names = list(next(iter(found.values())))
-        rows = [[count, *(f"{rates[name]:,.0f}" if rates[name] >= 20 else f"{rates[name]:.1f}" for name in names)] for count, rates in found.items()]  # fmt: skip  # noqa: E501
+        rows = [
+            [count, *(spread(of[name], int(median(of[name]) < 20)) for name in names)] for count, of in found.items()
+        ]
         lines += ["", *table([what, *names], rows)]
     return lines
 
 
 def features(results: Results, figures: Any) -> list[str]:
-    whole = figures["everything on"]
-    rows = [
-        [name, *(f"{cost[path]:,} ({cost[path] / whole[path]:.0%})" for path in whole)]
-        for name, cost in figures.items()
+    text = (
+        "The service less a feature, and what share of the whole that feature is: CPU and answers per second at 32 "
+        "connections, median (least to most) of interleaved runs, each beside the whole's in the same round; "
+        "instructions by callgrind."
+    )
+    lines = ["## What each feature costs", "", text]
+    for route, path in (("health", "health"), ("me", "me from Redis")):
+        loads, counts = figures["loads"][route], {name: found[path] for name, found in figures["instructions"].items()}
+        rows = [feature_row(name, loads, counts) for name in loads]
+        head = [path, "CPU, us", "share", "answers/s", "share", "instructions", "share"]
+        lines += ["", *table(head, rows)]
+    return lines
+
+
+def feature_row(name: str, loads: Any, counts: dict[str, int]) -> list[str]:
+    cpu, rate = (median(load[kind] for load in loads[name]) for kind in ("cpu", "rate"))
+    whole = counts[WHOLE]
+    if name == WHOLE:
+        return [WHOLE, f"{cpu:,.1f}", "", f"{rate:,.0f}", "", f"{whole:,}", ""]
+    by_cpu, by_rate = cost_shares(loads, name)
+    share = 1 - counts[name] / whole
+    shares = [spread_percent(by_cpu), spread_percent(by_rate), f"{share:.1%}"]
+    values = [f"{cpu:,.1f}", f"{rate:,.0f}", f"{counts[name]:,}"]
+    title = "less all of these" if name == "all" else f"less {name}"
+    return [title, *(cell for pair in zip(values, shares, strict=True) for cell in pair)]
+
+
+def cost_shares(loads: Any, name: str) -> tuple[list[float], list[float]]:
+    """In each round, of the CPU that the whole takes for a request, and of the rate that the rest would reach."""
+    pairs = list(zip(loads[WHOLE], loads[name], strict=True))
+    by_cpu = [1 - rest["cpu"] / whole["cpu"] for whole, rest in pairs]
+    return by_cpu, [1 - whole["rate"] / (rest["rate"] or inf) for whole, rest in pairs]
+
+
+def spread_percent(shares: list[float]) -> str:
+    return f"{median(shares):.1%} ({min(shares):.1%} to {max(shares):.1%})"
+
+
+def interpreters(results: Results, figures: Any) -> list[str]:
+    text = (
+        "Cold start as above, and 32 connections: answers per second, and below them the CPU for a request in us. "
+        "Median (least to most) of interleaved runs. PSS in MiB: when idle, and after load."
+    )
+    rows = [interpreter_row(one) for one in figures["found"].values()]
+    rows += [[f"Python {version}", why, *[""] * 6] for version, why in figures["missing"].items()]
+    head = ["", "first health, ms", "first `me`, ms", "CPU until then, ms", "PSS", "health", "me", "me-mysql"]
+    return ["## Each Python", "", text, "", *table(head, rows), "", locked_text(figures["found"])]
+
+
+def interpreter_row(one: Any) -> list[str]:
+    starts = [spread(one[kind]) for kind in ("health", "me", "cpu")]
+    after = max(median(load["pss"] for load in loads) for loads in one["loads"].values())
+    loads = [
+        f"{spread([load['rate'] for load in found])}<br>{median(load['cpu'] for load in found):,.0f}"
+        for found in one["loads"].values()
     ]
-    text = "Instructions of a request that a feature costs: callgrind's count with it less the count without it."
-    return ["## What each feature costs", "", text, "", *table(["", *whole], rows)]
+    return [one["title"], *starts, f"{median(one['pss']):.0f}, {after:.0f}", *loads]
+
+
+def locked_text(found: Any) -> str:
+    unneeded = [f"{', '.join(one['unneeded'])} on {one['title']}" for one in found.values() if one["unneeded"]]
+    rest = f"; it holds what is of no use there: {'; '.join(unneeded)}" if unneeded else ", and each needs all of it"
+    return f"`requirements.txt` installs, hashes checked, on {', '.join(one['title'] for one in found.values())}{rest}."
 
 
 def aims(results: Results) -> list[str]:
@@ -172,12 +236,18 @@ def aims(results: Results) -> list[str]:
         rows += start_aims(results["start"]["figures"])
     if "load" in results:
         rows += load_aims(by_cell(results["load"]["figures"]))
-    before = [results[name]["load_average"][0] for name in ("start", "load") if name in results]
+    if "features" in results:
+        rows += feature_aims(results["features"]["figures"]["loads"])
+    stages = ("start", "load", "features")
+    before = [results[name]["load_average"][0] for name in stages if name in results]
     busy = max(before, default=0) > 1
     warning = (
         "**Not final: the machine had other work when this was measured, and the rates show it.** " if busy else ""
     )
-    text = "By CPU: the same ratio from the CPU that a request, or the start, takes; it suffers least from other work."
+    text = (
+        "By CPU: the same ratio from the CPU that a request, or the start, takes; it suffers least from other work. "
+        "By it alone a feature's share is judged: the rates differ by more from run to run."
+    )
     if busy:
         rows = [[what, wanted, ratio, "open", by_cpu] for what, wanted, ratio, _, by_cpu in rows]
     head = ["aim, at 32 connections where nothing else is said", "wanted", "ratio", "reached", "by CPU"]
@@ -223,6 +293,17 @@ def load_aims(cells: dict[tuple[str, int, str], list[Any]]) -> list[list[str]]:
         own = median(load["p99"] for load in cells[route, 256, "berth"])
         theirs = median(load["p50"] for load in cells[route, 256, "full"]) or inf  # it answered none in time
         rows.append(at_most(f"{route}: p99 at 256 connections beside (a)'s p50", 1, own / theirs))
+    return rows
+
+
+def feature_aims(loads: Any) -> list[list[str]]:
+    rows = []
+    for route, found in loads.items():
+        for name in (name for name in found if name != WHOLE):
+            by_cpu, by_rate = map(median, cost_shares(found, name))
+            most, title = (0.25, "all of these features") if name == "all" else (0.05, name)
+            reached = "yes" if by_cpu <= most else "**no**"
+            rows.append([f"{route}: share of {title}", f"at most {most}", f"{by_rate:.3f}", reached, f"{by_cpu:.3f}"])
     return rows
 
 

@@ -52,13 +52,14 @@ ALL = [BERTH, *PEER_APPS, BARE]
 class Service:
     """One running subject. `with` ends it."""
 
-    def __init__(self, subject: Subject, env: dict[str, str]) -> None:
+    def __init__(self, subject: Subject, env: dict[str, str], log: str = os.devnull) -> None:
         self.subject = subject
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         own = {"HOST": "127.0.0.1", "PORT": str(self.port), "PATH": os.environ["PATH"], "TMPDIR": "/tmp"}
         folder = PEERS if subject.module else ROOT
-        self.reader = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        with Path(log).open("wb") as kept:
+            self.reader = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=kept)
         self.started = time.perf_counter()
         self.process = subprocess.Popen(
             subject.command(self.port),

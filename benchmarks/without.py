@@ -1,42 +1,105 @@
-"""The service less one feature of the hot path: what that feature costs. `without.py FEATURE` in place of app.py."""
+"""The service less one feature of the hot path: what that feature costs. `without.py FEATURE` in place of app.py.
 
+features.py tries each: it must answer as the whole does, and show that this feature and no other has gone.
+"""
+
+import inspect
 import os
 import sys
-from contextlib import AbstractAsyncContextManager
+import textwrap
+import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import app
-from infra import request_limits, requests
+from infra import request_limits, requests, time_limits
+from infra.logs import RequestContext
+from infra.metrics import RequestMetrics
 
 
-class NoTimeout(AbstractAsyncContextManager["NoTimeout"]):
-    def __init__(self, seconds: float) -> None:
+class NoLimit:
+    expired = False
+
+    def __enter__(self) -> "NoLimit":
+        return self
+
+    def __exit__(self, *_: object) -> None:
         pass
 
-    async def __aexit__(self, *_: object) -> None:
+
+class UncountedBody:
+    declared = limit = 0
+    awaited = answered = ended_early = False
+
+    def __init__(self, _scope: Any, receive: Any, send: Any, *_: Any) -> None:
+        self.receive, self.send = receive, send
+
+    async def end(self) -> None:
         pass
 
 
-async def pass_on(self: Any, message: Any) -> None:
-    self.status = message.get("status", getattr(self, "status", 0))
-    await self._send(message)
+def only_observe(self: Any, metrics: Any) -> None:
+    route = getattr(self.scope.get("route"), "path", None)
+    metrics.observe(self.scope["method"], route, self.status, time.perf_counter() - self.started)
+
+
+def put(owner: Any, name: str, value: Any) -> None:
+    """Fails when the name has gone: a feature that nothing removes would look free."""
+    assert hasattr(owner, name), f"{owner} has no {name} any more"
+    setattr(owner, name, value)
+
+
+def leave_out(owner: Any, name: str, *marks: str) -> None:
+    """The same function less its lines with these marks; what is left of it is as it is today."""
+    assert hasattr(owner, name), f"{owner} has no {name} any more"
+    lines = textwrap.dedent(inspect.getsource(getattr(owner, name))).splitlines()
+    for mark in marks:
+        assert any(mark in line for line in lines), f"no line of {owner}.{name} has {mark} any more"
+    kept = [line for line in lines if not any(mark in line for mark in marks)]
+    made: dict[str, Any] = {}
+    exec("\n".join(kept), vars(sys.modules[owner.__module__]), made)
+    setattr(owner, name, made[name])
+
+
+def without_access_log() -> None:
+    put(requests.Exchange, "write_line", only_observe)
+
+
+def without_trace_headers() -> None:
+    context = RequestContext("", "", "", sampled=False)
+    put(requests, "context_of", lambda headers: context)
+    leave_out(requests.Exchange, "send", "x-request-id", "traceparent")
+
+
+def without_metrics() -> None:
+    leave_out(requests.Frame, "__call__", "metrics.in_flight")
+    put(RequestMetrics, "observe", lambda *_: None)
+
+
+def without_time_outs() -> None:
+    """The request's, a query's and a Redis command's."""
+    put(time_limits.TimeLimit, "__call__", lambda _: NoLimit())
+
+
+def without_body_limit() -> None:
+    put(request_limits, "RequestBody", UncountedBody)
+
+
+REMOVALS = {
+    "access log": without_access_log,
+    "trace headers": without_trace_headers,
+    "metrics": without_metrics,
+    "time-outs": without_time_outs,
+    "body limit": without_body_limit,
+}
 
 
 def remove(feature: str) -> None:
-    if feature in ("access log", "all"):
-        requests.Exchange.write_line = lambda self: None  # type: ignore[method-assign]
-    if feature in ("trace context and headers", "all"):
-        context = requests.RequestContext("", "", "", sampled=False)
-        requests.context_of = lambda headers: context
-        requests.Exchange.send = pass_on  # type: ignore[method-assign]
-    if feature in ("time-out", "all"):
-        request_limits.asyncio = SimpleNamespace(timeout=NoTimeout)  # type: ignore[assignment]
-    if feature in ("body and load limits", "all"):
-        request_limits.RequestLimits.__call__ = lambda self, *args: self.app(*args)  # type: ignore[method-assign]
+    for name, removal in REMOVALS.items():
+        if feature in (name, "all"):
+            removal()
 
 
 if __name__ == "__main__":
