@@ -2,7 +2,6 @@
 
 import base64
 import hmac
-import re
 from contextlib import suppress
 from typing import Annotated, NamedTuple
 
@@ -16,8 +15,6 @@ from infra.problems import Problem, unauthorized
 from infra.state import Request, State
 from infra.times import Time, now_ms, utc
 from infra.tokens import AccessToken
-
-BEARER = re.compile(r"bearer +([A-Za-z0-9._~+/-]+=*)", re.IGNORECASE)
 
 
 class Account(msgspec.Struct):
@@ -35,14 +32,15 @@ class Principal(NamedTuple):
 
 async def authenticate(request: Request) -> Principal:
     """The account and session of the request's access token; a 401 Problem when there is none that lives."""
-    credentials = BEARER.fullmatch(request.headers.get("authorization", ""))
-    if not credentials:
+    state = request.state
+    scheme, credentials = authorization(request)
+    if scheme != "bearer":
         raise unauthorized("a bearer token is needed")
-    token = request.state.token_keys.verify(credentials[1])
+    token = state.token_keys.verify(credentials)
     if not token:
         raise unauthorized("the access token is invalid or has expired", "invalid_token")
     name_account(token.account_id)
-    account = await live_account(request.state, token)
+    account = await live_account(state, token)
     if not account:
         raise unauthorized("the session has ended", "invalid_token")
     return Principal(account, token.session_id)
@@ -76,15 +74,21 @@ def authenticate_service(request: Request, token: str | None) -> None:
     """
     if token is None:
         raise Problem(404, "no such resource")
-    scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
-    given = credentials.strip().encode("latin-1")
-    if scheme.lower() == "basic":
+    scheme, credentials = authorization(request)
+    given = credentials.encode("latin-1")
+    if scheme == "basic":
         with suppress(ValueError):
             given = base64.b64decode(given).partition(b":")[2]
-    if scheme.lower() not in ("bearer", "basic"):
+    if scheme not in ("bearer", "basic"):
         raise unauthorized("a bearer token is needed")
     if not hmac.compare_digest(given, token.encode()):
         raise unauthorized("the bearer token is wrong", "invalid_token")
+
+
+def authorization(request: Request) -> tuple[str, str]:
+    """The scheme, in lower case, and the credentials that the request was sent with (RFC 9110, section 11.6.2)."""
+    scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
+    return scheme.lower(), credentials.strip(" ")
 
 
 def account_of(row: Row) -> Account:
