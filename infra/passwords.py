@@ -6,9 +6,11 @@ import hashlib
 import hmac
 import math
 import os
+import time
 import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -18,8 +20,9 @@ from infra.problems import Unavailable
 N, R, P = 2**15, 8, 3
 SALT_BYTES = 16
 MAX_MEMORY = 64 * 2**20  # bytes; 128 * N * r is OpenSSL's own limit, and p needs a little more
-QUEUE_PER_CORE = 32  # a hash takes about 0.1 s
+QUEUE_PER_CORE = 32
 QUEUE_TIMEOUT = 5  # seconds that one may wait for its turn, however slow the cores are
+HASH_SECONDS = 0.1  # until the first has told how long one takes here
 CGROUP_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
 Parameters = ParamSpec("Parameters")
@@ -33,6 +36,7 @@ class Passwords:
         self.cores = available_cores()
         self.executor = ThreadPoolExecutor(self.cores, thread_name_prefix="scrypt")
         self.pending = 0
+        self.hash_seconds = HASH_SECONDS
 
     async def hash(self, password: str) -> str:
         """A PHC string: `$scrypt$ln=15,r=8,p=3$salt$hash`.
@@ -48,10 +52,11 @@ class Passwords:
     async def _run(
         self, function: Callable[Parameters, Result], *args: Parameters.args, **kwargs: Parameters.kwargs
     ) -> Result:
-        if self.pending >= self.cores * (1 + QUEUE_PER_CORE):
+        turn_in = (self.pending / self.cores - 1) * self.hash_seconds
+        if self.pending >= self.cores * (1 + QUEUE_PER_CORE) or turn_in > QUEUE_TIMEOUT:
             raise Unavailable("too many sign-ins at once", f"{self.pending} password hashes are waiting")
         self.pending += 1
-        future = self.executor.submit(function, *args, **kwargs)
+        future = self.executor.submit(self._measure, partial(function, *args, **kwargs))
         try:
             hashing = asyncio.wrap_future(future)
             await asyncio.wait([hashing], timeout=QUEUE_TIMEOUT)
@@ -61,6 +66,13 @@ class Passwords:
         finally:
             future.cancel()
             self.pending -= 1
+
+    def _measure(self, compute: Callable[[], Result]) -> Result:
+        started = time.monotonic()
+        try:
+            return compute()
+        finally:
+            self.hash_seconds += (time.monotonic() - started - self.hash_seconds) / 8  # a moving average
 
     def close(self) -> None:
         self.executor.shutdown(wait=False, cancel_futures=True)

@@ -164,3 +164,36 @@ def test_a_password_whose_turn_does_not_come_in_time_is_refused(monkeypatch: pyt
     *hashed, late = asyncio.run(main())
     assert set(hashed) == {"a long password"}
     assert isinstance(late, Unavailable)
+
+
+def test_a_password_whose_turn_would_come_too_late_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passwords, "QUEUE_TIMEOUT", 1.5)
+    monkeypatch.setattr(passwords, "scrypt_hash", slow_hash)
+    refused_first: list[bool] = []
+
+    async def main() -> None:
+        hashes = passwords.Passwords()
+        hashes.hash_seconds = 1
+        asked = [asyncio.create_task(hashes.hash("a long password")) for _ in range(hashes.cores * 3)]
+        await asyncio.sleep(0)
+        with pytest.raises(Unavailable):
+            await hashes.hash("one too many")
+        refused_first.append(not any(task.done() for task in asked))
+        await asyncio.gather(*asked, return_exceptions=True)
+        await hashes.hash("there is room again")
+        hashes.close()
+
+    asyncio.run(main())
+    assert refused_first == [True]
+
+
+def test_how_long_a_hash_takes_is_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passwords, "scrypt_hash", slow_hash)
+
+    async def main() -> float:
+        hashes = passwords.Passwords()
+        await asyncio.gather(*(hashes.hash("a long password") for _ in range(hashes.cores)))
+        hashes.close()
+        return hashes.hash_seconds
+
+    assert asyncio.run(main()) > passwords.HASH_SECONDS * 1.5
