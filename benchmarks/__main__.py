@@ -89,6 +89,19 @@ def machine(world: World) -> dict[str, Any]:
     }
 
 
+def busy_with_others(seconds: float = 3) -> float:
+    """The share of all cores' time that is used while nothing is measured (proc(5), /proc/stat)."""
+
+    def times() -> tuple[int, int]:
+        fields = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+        return fields[3] + fields[4], sum(fields)
+
+    idle, total = times()
+    time.sleep(seconds)
+    idle_then, total_then = times()
+    return 1 - (idle_then - idle) / (total_then - total)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
@@ -100,13 +113,12 @@ def main() -> None:
     options = parser.parse_args()
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for stage in () if options.report else options.only.split(","):
-        started, before = time.strftime("%Y-%m-%d %H:%M"), os.getloadavg()[0]
-        print(f"{started} {stage}, load average {before:.1f}", flush=True)
+        started, busy = time.strftime("%Y-%m-%d %H:%M"), busy_with_others()
+        print(f"{started} {stage}, {busy:.0%} of the cores busy with other work", flush=True)
         with World() as world:
             found = MEASURES[stage](world, options)
             results.update(machine(world))
-        load = [round(before, 1), round(os.getloadavg()[0], 1)]
-        how = {"started": started, "load_average": load, "rounds": options.rounds, "seconds": options.seconds}
+        how = {"started": started, "busy": round(busy, 3), "rounds": options.rounds, "seconds": options.seconds}
         results[stage] = {"figures": found, **how}
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     report.write(results)
