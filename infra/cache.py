@@ -113,8 +113,7 @@ class Cache:
         return found
 
     async def _read(self, keys: Keys) -> Sequence[bytes | None]:
-        """What all requests ask for in the same turn of the event loop goes out together: most of a command's cost is
-        coredis's for getting a connection and awaiting the answer."""
+        """Together with all that is read in this turn of the event loop: most of what a command costs is not its own."""
         if self.client is None:
             return NOTHING
         answer: asyncio.Future[Sequence[bytes | None]] = asyncio.get_running_loop().create_future()

@@ -190,7 +190,9 @@ class Pool:
     def _cut(self, held: ConnectionBackend) -> None:
         """Without a good-bye, which would have to be waited for."""
         held.raw_connection.close()
-        self.backend._backend._pool.release(held.raw_connection)  # noqa: SLF001 - no coroutine, as held.release() is
+        pool = self.backend._backend._pool  # noqa: SLF001 - held.release() is a coroutine
+        if pool is not None:  # closed meanwhile
+            pool.release(held.raw_connection)
 
     def _drop_idle(self) -> None:
         while self.idle:

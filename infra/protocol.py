@@ -52,6 +52,8 @@ class Cycle(RequestResponseCycle):
             lines.append((b"connection", b"close"))
         if b"content-length" in named:
             self.expected_content_length = int(named[b"content-length"])
+        elif b"transfer-encoding" in named:
+            self.chunked_encoding = True
         elif status not in (204, 304) and self.scope["method"] != "HEAD":
             self.chunked_encoding = True
             lines.append((b"transfer-encoding", b"chunked"))
@@ -165,7 +167,7 @@ class Protocol(HttpToolsProtocol):
         if self.refusal:
             raise ValueError  # stops the parser: nothing of the request reaches the app
         super().on_headers_complete()
-        self.cycle.__class__ = Cycle
+        self.cycle.__class__ = Cycle  # uvicorn makes one of its own, with no way to name another
         self.header_bytes, self.in_body = 0, True
         self.forget_header_timer()
         if self.app_state["stopping"].is_set() or self.parser.should_upgrade():
