@@ -113,7 +113,7 @@ class Cache:
         return found
 
     async def _read(self, keys: Keys) -> Sequence[bytes | None]:
-        """Together with all that is asked for in this turn of the event loop: a command alone costs four times as much."""
+        """Together with all that is read in this turn of the event loop: alone, a command costs four times as much."""
         if self.client is None:
             return NOTHING
         answer: asyncio.Future[Sequence[bytes | None]] = asyncio.get_running_loop().create_future()
