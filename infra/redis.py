@@ -1,30 +1,14 @@
 """coredis, a client for one Redis or a cluster. Imported where there is a Redis: it costs a third of the start."""
 
 import ssl
-import sys
-from types import ModuleType
 from typing import Any
 
+from infra.stand_ins import stand_ins
 from settings import Settings
 
-
-class StandIn(ModuleType):
-    """For beartype, which coredis imports, 50 ms, and would call only to check types at run time."""
-
-    __version__ = "0.22"
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda function: function
-
-
-stand_ins = {name: StandIn(name) for name in ("beartype", "beartype.bite", "beartype.door")}
-sys.modules |= stand_ins
-
-import coredis  # noqa: E402
-from coredis.retry import NoRetryPolicy  # noqa: E402
-
-for name in stand_ins:
-    del sys.modules[name]
+with stand_ins("beartype"):  # 50 ms; would only check types at run time
+    import coredis
+    from coredis.retry import NoRetryPolicy
 
 Client = Any  # coredis.Redis[bytes] or coredis.RedisCluster[bytes], which share only a private base
 
