@@ -102,7 +102,7 @@ class Pool:
         with stand_ins("sqlalchemy"):  # it imports what it needs for this kind of server
             self.backend = databases.Database(url, **options)
         self.slots = asyncio.Semaphore(settings.mysql_pool_max_size)
-        self.idle: deque[ConnectionBackend] = deque()
+        self.idle: deque[ConnectionBackend] = deque()  # to MySQL
         self.used = 0
         self.wait_seconds = Histogram(WAIT_SECONDS)
         self.query_limit = TimeLimit(settings.mysql_query_timeout)
@@ -137,7 +137,9 @@ class Pool:
                 self._drop_idle()  # what is asked next connects anew, by the server's name
                 raise
             finally:
-                if good:
+                # SQLite's is closed: the end of a cursor that is collected later would wait, with the interpreter's lock,
+                # for what the connection's thread does meanwhile
+                if good and self.mysql:
                     self.idle.append(held)
                 else:
                     await self._discard(held)
@@ -159,7 +161,7 @@ class Pool:
     def _take_idle(self) -> ConnectionBackend | None:
         while self.idle:
             held = self.idle.popleft()
-            if not self.mysql or self._usable(held.raw_connection):
+            if self._usable(held.raw_connection):
                 return held
             self._cut(held)
         return None
@@ -213,8 +215,7 @@ class Pool:
             self.backend._backend._pool.terminate()  # noqa: SLF001
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
-                while self.idle:
-                    await self.idle.popleft().release()
+                self._drop_idle()
                 await self.backend.disconnect()
         except TimeoutError:
             log.warning("the database connections did not close in time")

@@ -1,5 +1,6 @@
 """What is asked of the database server, and what it says."""
 
+import os
 import statistics
 import threading
 import time
@@ -12,7 +13,7 @@ import pytest
 from infra.database import Database
 from infra.problems import Unavailable
 from tests.conftest import StartService
-from tests.faults.scenarios import Environment, list_sessions, locked_row, migrate, play, rename
+from tests.faults.scenarios import Environment, eventually, list_sessions, locked_row, migrate, play, rename
 from tests.servers import MariaDB
 from tests.service import Service
 
@@ -163,3 +164,17 @@ def test_sqlite_tables_stay_between_queries(tmp_path: Path) -> None:
         return await database.fetch_one("SELECT x FROM t")
 
     assert play(scenario, {"DATA_DIR": str(tmp_path)}) == (1,)
+
+
+def test_no_connection_to_sqlite_outlives_its_use(start_service: StartService) -> None:
+    """A cursor that is collected while its connection is at work holds up the event loop, and with a lock for ever."""
+    service = start_service("sqlite")
+    taken = {"username": service.sign_up().username, "email": "another@example.com", "password": "correct horse"}
+    assert service.client.post("/v1/auth/register", json=taken).status_code == 409
+    assert service.client.get("/health/ready").status_code == 200
+
+    def opened() -> list[str]:
+        files = Path(f"/proc/{service.pid}/fd").iterdir()
+        return [name for file in files if (name := os.readlink(file)).endswith("berth.db")]
+
+    assert eventually(lambda: not opened()), opened()
