@@ -82,6 +82,7 @@ class Connection:
                 rows = await cursor.fetchall() if cursor.description else []
                 return list(rows), cursor.rowcount
         except (err.IntegrityError, sqlite3.IntegrityError) as error:
+            await cursor.close()  # or SQLite's connection would stay open until the cursor is collected
             raise Duplicate(duplicate_field(str(error))) from None
         except (err.ProgrammingError, err.DataError):
             raise  # a defect of ours, not a fault
@@ -137,8 +138,8 @@ class Pool:
                 self._drop_idle()  # what is asked next connects anew, by the server's name
                 raise
             finally:
-                # SQLite's is closed: the end of a cursor that is collected later would wait, with the interpreter's lock,
-                # for what the connection's thread does meanwhile
+                # SQLite's is closed: the end of a cursor that is collected later would wait for what the connection's
+                # thread does meanwhile, and that for the interpreter's lock
                 if good and self.mysql:
                     self.idle.append(held)
                 else:

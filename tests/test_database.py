@@ -1,6 +1,5 @@
 """What is asked of the database server, and what it says."""
 
-import os
 import statistics
 import threading
 import time
@@ -174,7 +173,7 @@ def test_no_connection_to_sqlite_outlives_its_use(start_service: StartService) -
     assert service.client.get("/health/ready").status_code == 200
 
     def opened() -> list[str]:
-        files = Path(f"/proc/{service.pid}/fd").iterdir()
-        return [name for file in files if (name := os.readlink(file)).endswith("berth.db")]
+        files = [str(link.readlink()) for link in Path(f"/proc/{service.pid}/fd").iterdir()]
+        return [name for name in files if name.endswith("berth.db")]
 
     assert eventually(lambda: not opened()), opened()
