@@ -2,10 +2,7 @@
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
-
-import pymysql
 
 from tests.proxy import Proxy
 from tests.servers import MariaDB, Redis
@@ -33,13 +30,11 @@ class Servers:
         self.to_redis.close()
 
     def kill_connections(self) -> None:
-        for row in self.mariadb.sql("SELECT id FROM information_schema.processlist WHERE user = 'berth'"):
-            with suppress(pymysql.OperationalError):  # it has ended meanwhile
-                self.mariadb.sql(f"KILL {row['id']}")
+        self.mariadb.sql("KILL USER berth")
 
     def max_connections(self, count: int) -> None:
-        self.mariadb.sql(f"SET GLOBAL max_connections = {count}")
-        self.kill_connections()
+        """In one statement: while more are open than that, nobody can ask for the second one."""
+        self.mariadb.sql(f"BEGIN NOT ATOMIC SET GLOBAL max_connections = {count}; KILL USER berth; END")
 
     def restart_mariadb(self) -> None:
         self.mariadb.kill()
