@@ -54,8 +54,9 @@ class Report:
         self.progress(name)
         try:
             yield done
-        except AssertionError as error:
-            self.rows.append((name, "; ".join(done), f"LOST: {error}"[:400]))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the rest is played and the table printed
+            what = "LOST" if isinstance(error, AssertionError) else f"FAILED, {type(error).__name__}"
+            self.rows.append((name, "; ".join(done), f"{what}: {error}"[:400]))
             self.failed = True
         else:
             self.rows.append((name, "; ".join(done), "nothing"))
