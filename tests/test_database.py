@@ -166,7 +166,7 @@ def test_sqlite_tables_stay_between_queries(tmp_path: Path) -> None:
 
 
 def test_no_connection_to_sqlite_outlives_its_use(start_service: StartService) -> None:
-    """A cursor that is collected while its connection waits for a lock holds up the event loop as long as that waits."""
+    """A cursor that is collected while its connection waits for a lock would hold up the event loop until it has it."""
     service = start_service("sqlite")
     taken = {"username": service.sign_up().username, "email": "another@example.com", "password": "correct horse"}
     assert service.client.post("/v1/auth/register", json=taken).status_code == 409
