@@ -85,7 +85,7 @@ class Operation:
         elif answer is None:
             await send({"type": "http.response.start", "status": self.status, "headers": []})
             await send({"type": "http.response.body", "body": b""})
-        else:
+        else:  # what json_response() would send, for 4 us less
             body = msgspec.json.encode(answer)
             headers = [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
             await send({"type": "http.response.start", "status": self.status, "headers": headers})

@@ -22,6 +22,18 @@ def play(scenario: Callable[[], Awaitable[Result]], loop: str = "uvloop") -> Res
         return runner.run(main())
 
 
+async def begin_to_wait(limit: TimeLimit) -> asyncio.Task[None]:
+    """A task that is in a block now, and would be for long."""
+
+    async def block() -> None:
+        with limit():
+            await asyncio.sleep(LONG)
+
+    task = asyncio.create_task(block())
+    await asyncio.sleep(0.01)
+    return task
+
+
 @pytest.mark.parametrize("loop", NEW_LOOP)
 def test_what_takes_too_long_is_cancelled_and_raises_timeout_error(loop: str) -> None:
     async def scenario() -> str:
@@ -85,13 +97,7 @@ def test_a_block_that_ends_early_does_not_take_the_timer_of_the_others_along() -
 def test_a_cancellation_from_elsewhere_stays_one() -> None:
     async def scenario() -> bool:
         limit = TimeLimit(LONG)
-
-        async def block() -> None:
-            with limit():
-                await asyncio.sleep(LONG)
-
-        task = asyncio.create_task(block())
-        await asyncio.sleep(0.01)
+        task = await begin_to_wait(limit)
         task.cancel()
         await asyncio.wait([task])
         return task.cancelled() and not limit.running
@@ -102,13 +108,7 @@ def test_a_cancellation_from_elsewhere_stays_one() -> None:
 def test_a_cancellation_at_the_same_moment_is_not_swallowed() -> None:
     async def scenario() -> bool:
         limit = TimeLimit(LONG)
-
-        async def block() -> None:
-            with limit():
-                await asyncio.sleep(LONG)
-
-        task = asyncio.create_task(block())
-        await asyncio.sleep(0.01)
+        task = await begin_to_wait(limit)
         task.cancel()
         next(iter(limit.running)).expire()
         await asyncio.wait([task])
