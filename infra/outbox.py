@@ -26,7 +26,7 @@ CLAIM = 2 * TIMEOUT  # seconds until an attempt that told nothing more counts as
 LONGEST_PAUSE, LONGEST_RETRY = 30, 300  # seconds: of all deliveries while none succeeds, of one event
 
 DUE = (
-    "SELECT id, event, attempts, attempt_at FROM outbox o WHERE attempt_at <= :now AND NOT EXISTS"
+    "SELECT id, event, attempts FROM outbox o WHERE attempt_at <= :now AND NOT EXISTS"
     " (SELECT 1 FROM outbox earlier WHERE earlier.account_id = o.account_id AND earlier.id < o.id)"
     " ORDER BY attempt_at LIMIT :count"
 )
@@ -89,12 +89,11 @@ class Outbox:
 
     async def deliver(self, sink: Sink, row: Row) -> bool:
         """Whether the event has left the outbox, or another instance is at it."""
-        event_id, event, attempts, attempt_at = row
+        event_id, event, attempts = row
         try:
             claimed = await self.database.execute(
-                "UPDATE outbox SET attempts = :attempts, attempt_at = :until"
-                " WHERE id = :id AND attempt_at = :attempt_at",
-                {"id": event_id, "attempts": attempts + 1, "attempt_at": attempt_at, "until": now_ms() + CLAIM * 1000},
+                "UPDATE outbox SET attempts = attempts + 1, attempt_at = :until WHERE id = :id AND attempts = :attempts",
+                {"id": event_id, "attempts": attempts, "until": now_ms() + CLAIM * 1000},
             )
             if not claimed:
                 return True

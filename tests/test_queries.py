@@ -89,3 +89,6 @@ def test_every_statement_that_is_sent_uses_an_index(logged: MariaDB, start_servi
         for step in plan:
             assert step["type"] in BY_INDEX or step["Extra"] == NONE_LEFT, f"{statement}\n{step}"
             assert "filesort" not in (step["Extra"] or ""), f"{statement}\n{step}"
+            # or in a small table the optimizer might lock every row on its way through the other one: deadlocks
+            if not statement.startswith("SELECT"):
+                assert "," not in (step["possible_keys"] or ""), f"two indexes to choose from: {statement}\n{step}"
