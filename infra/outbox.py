@@ -92,7 +92,8 @@ class Outbox:
         event_id, event, attempts = row
         try:
             claimed = await self.database.execute(
-                "UPDATE outbox SET attempts = attempts + 1, attempt_at = :until WHERE id = :id AND attempts = :attempts",
+                "UPDATE outbox SET attempts = attempts + 1, attempt_at = :until"
+                " WHERE id = :id AND attempts = :attempts",
                 {"id": event_id, "attempts": attempts, "until": now_ms() + CLAIM * 1000},
             )
             if not claimed:
