@@ -128,7 +128,8 @@ class Cache:
         reads, self.reads = self.reads, []
         answers: Sequence[Sequence[bytes | None]] | None = None
         try:
-            answers = await self.run(lambda client: mget_each(client, [keys for keys, _ in reads]))
+            cluster = self.settings.redis_cluster
+            answers = await self.run(lambda client: mget_each(client, [keys for keys, _ in reads], cluster=cluster))
         finally:
             for (_, waiting), answer in zip(reads, answers or repeat(NOTHING), strict=False):
                 if not waiting.done():  # its client may have gone
@@ -152,8 +153,11 @@ class Cache:
         await self.run(lambda client: client.set(key, TOMBSTONE, ex=TTL))
 
 
-async def mget_each(client: Client, reads: Sequence[Keys]) -> Sequence[Sequence[bytes | None]]:
-    """One pipeline; a command for each, so that each touches one hash tag."""
+async def mget_each(client: Client, reads: Sequence[Keys], *, cluster: bool) -> Sequence[Sequence[bytes | None]]:
+    """One command for all; of a cluster a pipeline with a command for each, so that each touches one hash tag."""
+    if not cluster:
+        values = iter(await client.mget([key for keys in reads for key in keys]))
+        return [[next(values) for _ in keys] for keys in reads]
     async with client.pipeline(transaction=False) as pipeline:
         commands = [pipeline.mget(keys) for keys in reads]
     return [await command for command in commands]
