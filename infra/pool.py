@@ -9,9 +9,8 @@ import re
 import sqlite3
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from functools import lru_cache
 from typing import Any
 
 from pymysql import err
@@ -31,6 +30,7 @@ with stand_ins("sqlalchemy"):  # 90 ms and 10 MiB; would compile queries, where 
 
 Row = tuple[Any, ...]
 Values = Mapping[str, Any]
+Run = Callable[[Any, str, Values], Awaitable[tuple[list[Row], int]]]  # a connection of the driver's, a statement
 
 WAIT_SECONDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0)
 RELEASE_TIMEOUT = 0.25  # seconds
@@ -77,12 +77,8 @@ class Connection:
         started = time.perf_counter()
         try:
             with self.pool.query_limit():
-                cursor = await self.raw.cursor()
-                await cursor.execute(pyformat(sql) if self.pool.mysql else sql, dict(values or {}))
-                rows = await cursor.fetchall() if cursor.description else []
-                return list(rows), cursor.rowcount
+                return await self.pool.run(self.raw, sql, values or {})
         except (err.IntegrityError, sqlite3.IntegrityError) as error:
-            await cursor.close()  # or SQLite's connection would stay open until the cursor is collected
             raise Duplicate(duplicate_field(str(error))) from None
         except (err.ProgrammingError, err.DataError):
             raise  # a defect of ours, not a fault
@@ -94,12 +90,27 @@ class Connection:
                 sql_log.warning("slow query", extra={"statement": sql, "duration_ms": round(seconds * 1000, 1)})
 
 
+async def run_sqlite(raw: Any, sql: str, values: Values) -> tuple[list[Row], int]:
+    cursor = await raw.cursor()
+    try:
+        await cursor.execute(sql, dict(values))
+        return list(await cursor.fetchall()) if cursor.description else [], cursor.rowcount
+    except sqlite3.IntegrityError:
+        await cursor.close()  # or the connection would stay open until the cursor is collected
+        raise
+
+
 class Pool:
     """At most MYSQL_POOL_MAX_SIZE connections to one server."""
 
     def __init__(self, url: str, settings: Settings, **options: Any) -> None:
         self.settings = settings
         self.mysql = url.startswith("mysql")
+        self.run: Run = run_sqlite
+        if self.mysql:
+            from infra import mysql_packets  # noqa: PLC0415 - which imports aiomysql
+
+            self.run = mysql_packets.run
         with stand_ins("sqlalchemy"):  # it imports what it needs for this kind of server
             self.backend = databases.Database(url, **options)
         self.slots = asyncio.Semaphore(settings.mysql_pool_max_size)
@@ -234,9 +245,3 @@ def duplicate_field(message: str) -> str:
     """`username` from MySQL's "... for key 'accounts.username_key'" or SQLite's "...: accounts.username_key"."""
     found = re.search(r"(\w+)_key\W*$", message)
     return found[1] if found else "value"
-
-
-@lru_cache(maxsize=128)
-def pyformat(sql: str) -> str:
-    """`:name` in PyMySQL's words, `%(name)s`."""
-    return re.sub(r":([a-z_]+)", r"%(\1)s", sql.replace("%", "%%"))

@@ -12,7 +12,7 @@ class Proxy:
 
     def __init__(self, target: int) -> None:
         self.target, self.port, self.accepted = target, 0, 0
-        self.seconds, self.left = 0.0, float("inf")
+        self.seconds, self.left, self.chunk = 0.0, float("inf"), 65536
         self.pipes: set[asyncio.Task[None]] = set()
         self.loop = asyncio.new_event_loop()
         self.flowing = asyncio.Event()
@@ -84,7 +84,7 @@ class Proxy:
 
     async def _pump(self, reader: StreamReader, writer: StreamWriter, *, back: bool = False) -> None:
         with suppress(OSError):
-            while chunk := await reader.read(65536):
+            while chunk := await reader.read(self.chunk):
                 await asyncio.sleep(self.seconds)
                 await self.flowing.wait()
                 if back and len(chunk) >= self.left:

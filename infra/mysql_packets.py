@@ -1,0 +1,95 @@
+"""MySQL's answers as they arrive, mostly all at once: nothing is waited for but the first packet.
+
+aiomysql awaits two coroutines for each packet, and parses the same columns anew for each answer. What is read here is
+what asyncio has buffered, some 128 KiB at most; payloads of 16 MiB, which go on in another packet, never are.
+https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_basic_packets.html
+"""
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import aiomysql
+from aiomysql.connection import MySQLResult
+from pymysql.connections import MysqlPacket
+from pymysql.constants import COMMAND
+
+HEADER_BYTES = 4  # three of the payload's length, one of the sequence number
+ERROR = 0xFF
+
+
+class Connection(aiomysql.Connection):  # type: ignore[misc] # without types
+    """aiomysql's, from its first statement on: aiomysql's pool makes its own, with no way to name others."""
+
+    known_columns: dict[int, list[tuple[bytes, Any]]]  # packets and what was made of them, by the packets' number
+    _next_seq_id: int
+
+    async def _read_packet(self, packet_type: Any = MysqlPacket) -> Any:
+        buffer = received(self)
+        end = end_of_packet(buffer, 0)
+        if end <= HEADER_BYTES or buffer[3] != self._next_seq_id or buffer[HEADER_BYTES] == ERROR:
+            return await super()._read_packet(packet_type)
+        payload = bytes(buffer[HEADER_BYTES:end])
+        self.skip(end, packets=1)
+        return packet_type(payload, self._encoding)
+
+    def skip(self, length: int, *, packets: int) -> None:
+        self._next_seq_id = (self._next_seq_id + packets) % 256
+        del received(self)[:length]
+        self._reader._maybe_resume_transport()  # noqa: SLF001
+
+
+class Answer(MySQLResult):  # type: ignore[misc] # without types
+    async def _get_descriptions(self) -> None:
+        connection, buffer = self.connection, received(self.connection)
+        count = self.field_count + 1  # an EOF packet ends them
+        known = connection.known_columns.setdefault(count, [])
+        for packets, converters in known:
+            if buffer.startswith(packets):
+                self.converters = converters
+                connection.skip(len(packets), packets=count)
+                return
+        packets = first_packets(buffer, count)
+        await super()._get_descriptions()
+        if packets:
+            known.append((packets, self.converters))
+
+
+async def run(connection: Any, sql: str, values: Mapping[str, Any]) -> tuple[list[tuple[Any, ...]], int]:
+    """The rows, and how many these are or were matched. The statement names its values as `:name`."""
+    if connection.__class__ is not Connection:
+        connection.__class__, connection.known_columns = Connection, {}
+    text = pyformat(sql) % {name: connection.escape(value) for name, value in values.items()}
+    await connection._execute_command(COMMAND.COM_QUERY, text.encode(connection.encoding))  # noqa: SLF001
+    answer = Answer(connection)
+    await answer.read()
+    return list(answer.rows or ()), answer.affected_rows
+
+
+@lru_cache(maxsize=128)
+def pyformat(sql: str) -> str:
+    """`:name` in PyMySQL's words, `%(name)s`."""
+    return re.sub(r":([a-z_]+)", r"%(\1)s", sql.replace("%", "%%"))
+
+
+def received(connection: aiomysql.Connection) -> bytearray:
+    """What has come and isn't read yet."""
+    buffer: bytearray = connection._reader._buffer  # noqa: SLF001 - asyncio's StreamReader has no other way to it
+    return buffer
+
+
+def end_of_packet(buffer: bytearray, start: int) -> int:
+    """Where the packet ends that begins at `start`; 0 while it hasn't come whole."""
+    end = start + HEADER_BYTES + int.from_bytes(buffer[start : start + 3], "little")
+    return end if end <= len(buffer) else 0
+
+
+def first_packets(buffer: bytearray, count: int) -> bytes:
+    """Nothing while they haven't all come."""
+    end = 0
+    for _ in range(count):
+        end = end_of_packet(buffer, end)
+        if not end:
+            return b""
+    return bytes(buffer[:end])
