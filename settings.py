@@ -14,8 +14,11 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dotenv.parser import parse_stream
-from environs import Env, EnvError, EnvValidationError
+from infra.stand_ins import late_patterns
+
+with late_patterns("marshmallow.validate"):  # one for email addresses takes 20 ms
+    from dotenv.parser import parse_stream
+    from environs import Env, EnvError, EnvValidationError
 
 NOT_SET, MADE_AT_START = "not set", "made at start in DATA_DIR"
 NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,253}"
