@@ -150,7 +150,7 @@ class Protocol(HttpToolsProtocol):
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             if self.in_body:  # which this parser would take for the other protocol, or for the next request
-                self.parser = parser_of_body(self, self.headers)
+                self.parser = parser_of_body(self, self.scope["headers"])
                 self.parser.feed_data(data[upgrade.args[0] :])
             else:
                 self.refused = True  # the answer closes the connection
@@ -160,7 +160,10 @@ class Protocol(HttpToolsProtocol):
         self.header_bytes = max(self.header_bytes, 1)
 
     def on_headers_complete(self) -> None:
-        if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > MAX_HEADER_BYTES:
+        length = len(self.url)
+        for name, value in self.headers:
+            length += len(name) + len(value) + 4
+        if length > MAX_HEADER_BYTES:
             self.refusal = HEADERS_TOO_LARGE
         if len(self.pipeline) >= MAX_PIPELINED:
             self.refusal = Unavailable("too many requests at once on one connection", retry_after=1)
@@ -168,21 +171,18 @@ class Protocol(HttpToolsProtocol):
             raise ValueError  # stops the parser: nothing of the request reaches the app
         super().on_headers_complete()
         self.cycle.__class__ = Cycle  # uvicorn makes one of its own, with no way to name another
+        self.headers = []  # for trailers, which mean nothing here
         self.header_bytes, self.in_body = 0, True
         self.forget_header_timer()
         if self.app_state["stopping"].is_set() or self.parser.should_upgrade():
             self.cycle.keep_alive = False
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if not self.in_body:  # trailers mean nothing here
-            super().on_header(name, value)
 
     def on_body(self, body: bytes) -> None:
         super().on_body(body)
         self.header_bytes = 0
 
     def on_message_complete(self) -> None:
-        if not (self.parser.should_upgrade() and framing(self.headers)):  # else its body is still to come
+        if not (self.parser.should_upgrade() and framing(self.scope["headers"])):  # else its body is still to come
             super().on_message_complete()
             self.header_bytes, self.in_body = 0, False
 
