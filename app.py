@@ -52,6 +52,9 @@ USAGE = f"""usage: python app.py            serve on HOST and PORT
 Settings come from environment variables only. Exit status: 0 stopped by a signal or done, 64 wrong usage,
 69 a server that is needed can't be reached, 78 a setting is wrong or the schema is behind."""
 
+# Objects. At 700, Python's own, what 32 requests hold at the same time makes it look for garbage again and again.
+GARBAGE_THRESHOLD = 10_000
+
 log = logs.get_logger("system")
 
 ROUTES = [
@@ -97,6 +100,7 @@ def create_app(settings: Settings) -> Starlette:
             if settings.k_sink:
                 await stack.enter_async_context(background("delivery of events", outbox.run))
             gc.freeze()  # modules and code are never looked at again
+            gc.set_threshold(GARBAGE_THRESHOLD)
             gc.enable()
             yield {
                 "settings": settings,

@@ -1,6 +1,5 @@
 """MySQL, or SQLite, through `databases`: reads, writes, transactions, a replica for reads that may lag."""
 
-import contextlib
 import math
 import os
 import time
@@ -71,9 +70,11 @@ class Database:
             yield connection
 
     async def _read(self, pool: Pool, sql: str, values: Values | None) -> list[Row]:
-        with contextlib.suppress(ConnectionLost):
+        try:
             async with pool.connection() as connection:
                 return await connection.fetch_all(sql, values)
+        except ConnectionLost:
+            pass
         async with pool.connection() as connection:
             return await connection.fetch_all(sql, values)
 

@@ -68,7 +68,9 @@ class JsonLines(MsgspecFormatter):
     def format(self, record: logging.LogRecord) -> str:
         try:
             if isinstance(record, PlainRecord):
-                return self.jsonify_log_record(self.layout(own_fields(record, record.msg) | record.fields, record))
+                fields = own_fields(record, record.msg)
+                fields.update(record.fields)
+                return self.jsonify_log_record(self.layout(fields, record))
             return super().format(record)
         except Exception:  # noqa: BLE001 - arguments that don't fit, an extra that can't be read, a __str__ that raises
             bare = logging.LogRecord(record.name, record.levelno, "", 0, as_text(record.msg), None, record.exc_info)
@@ -98,7 +100,7 @@ def own_fields(record: logging.LogRecord, message: str) -> Fields:
         "severity": severity(record.levelno),
         "message": message,
         "logger": record.name,
-        "type": record.name.removeprefix("berth.") if record.name.startswith("berth.") else "system",
+        "type": type_of_line(record.name),
     }
     if context := request_context.get():
         fields["trace_id"] = context.trace_id
@@ -112,6 +114,11 @@ def own_fields(record: logging.LogRecord, message: str) -> Fields:
 @lru_cache(maxsize=2)
 def time_of_second(seconds: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+
+
+@lru_cache(maxsize=64)
+def type_of_line(logger: str) -> str:
+    return logger.removeprefix("berth.") if logger.startswith("berth.") else "system"
 
 
 @lru_cache(maxsize=64)

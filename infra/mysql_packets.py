@@ -17,6 +17,8 @@ from pymysql.constants import COMMAND
 
 HEADER_BYTES = 4  # three of the payload's length, one of the sequence number
 ERROR = 0xFF
+NULL = 0xFB  # in place of a value's length
+LENGTH_BYTES = {0xFC: 2, 0xFD: 3, 0xFE: 8}  # page_protocol_basic_dt_integers.html
 
 
 class Connection(aiomysql.Connection):  # type: ignore[misc] # without types
@@ -54,6 +56,26 @@ class Answer(MySQLResult):  # type: ignore[misc] # without types
         await super()._get_descriptions()
         if packets:
             known.append((packets, self.converters))
+
+    def _read_row_from_packet(self, packet: MysqlPacket) -> tuple[Any, ...]:
+        data, start = packet.get_all_data(), 0
+        row: list[Any] = []
+        for encoding, converter in self.converters:
+            length = data[start]
+            start += 1
+            if length == NULL:
+                row.append(None)
+                continue
+            if length > NULL:  # so many bytes more hold the length
+                size = LENGTH_BYTES[length]
+                length = int.from_bytes(data[start : start + size], "little")
+                start += size
+            value = data[start : start + length]
+            start += length
+            if encoding:
+                value = value.decode(encoding)
+            row.append(converter(value) if converter else value)
+        return tuple(row)
 
 
 async def run(connection: Any, sql: str, values: Mapping[str, Any]) -> tuple[list[tuple[Any, ...]], int]:

@@ -78,7 +78,9 @@ class Operation:
             token = getattr(settings, self.bearer)
             if token or settings.sys_env == "prod" or not self.bearer_optional:
                 authenticate_service(request, token)
-        arguments = {name: await READERS[name](request, hint) for name, hint in self.parameters.items()}
+        arguments = {}
+        for name, hint in self.parameters.items():
+            arguments[name] = await READERS[name](request, hint)
         answer = await self.handler(request, **arguments)
         if isinstance(answer, Response):
             await answer(scope, receive, send)

@@ -9,8 +9,7 @@ import re
 import sqlite3
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from pymysql import err
@@ -90,6 +89,20 @@ class Connection:
                 sql_log.warning("slow query", extra={"statement": sql, "duration_ms": round(seconds * 1000, 1)})
 
 
+class Checkout:
+    """A connection for one block. A generator in its place would cost as much again as all else that is done here."""
+
+    def __init__(self, pool: "Pool") -> None:
+        self.pool = pool
+
+    async def __aenter__(self) -> Connection:
+        self.held = await self.pool.check_out()
+        return Connection(self.held.raw_connection, self.pool)
+
+    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
+        await self.pool.check_in(self.held, error)
+
+
 async def run_sqlite(raw: Any, sql: str, values: Values) -> tuple[list[Row], int]:
     cursor = await raw.cursor()
     try:
@@ -117,6 +130,7 @@ class Pool:
         self.idle: deque[ConnectionBackend] = deque()  # to MySQL
         self.used = 0
         self.wait_seconds = Histogram(WAIT_SECONDS)
+        self.slot_limit = TimeLimit(settings.mysql_pool_timeout)
         self.query_limit = TimeLimit(settings.mysql_query_timeout)
 
     async def open(self, min_size: int) -> None:
@@ -129,42 +143,45 @@ class Pool:
             await self.close()
             raise
 
-    @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Connection]:
+    def connection(self) -> "Checkout":
         """A connection of one's own; after any failure but a refused value it is closed, not used again."""
+        return Checkout(self)
+
+    async def check_out(self) -> ConnectionBackend:
         started = time.perf_counter()
         await self._take_slot()
         self.used += 1
         try:
             held = self._take_idle() or await self._connect()
-            self.wait_seconds.observe(time.perf_counter() - started)
-            good = False
-            try:
-                yield Connection(held.raw_connection, self)
-                good = True
-            except Duplicate:
-                good = True
-                raise
-            except Demoted:
+        except BaseException:
+            self._give_slot()
+            raise
+        self.wait_seconds.observe(time.perf_counter() - started)
+        return held
+
+    async def check_in(self, held: ConnectionBackend, error: BaseException | None) -> None:
+        try:
+            if isinstance(error, Demoted):
                 self._drop_idle()  # what is asked next connects anew, by the server's name
-                raise
-            finally:
-                # SQLite's is closed: the end of a cursor that is collected later would wait for what the connection's
-                # thread does meanwhile, and that for the interpreter's lock
-                if good and self.mysql:
-                    self.idle.append(held)
-                else:
-                    await self._discard(held)
+            # SQLite's is closed: the end of a cursor that is collected later would wait for what the connection's
+            # thread does meanwhile, and that for the interpreter's lock
+            if self.mysql and (error is None or isinstance(error, Duplicate)):
+                self.idle.append(held)
+            else:
+                await self._discard(held)
         finally:
-            self.used -= 1
-            self.slots.release()
+            self._give_slot()
+
+    def _give_slot(self) -> None:
+        self.used -= 1
+        self.slots.release()
 
     async def _take_slot(self) -> None:
         if not self.slots.locked():
             await self.slots.acquire()  # at once
             return
         try:
-            async with asyncio.timeout(self.settings.mysql_pool_timeout):
+            with self.slot_limit():
                 await self.slots.acquire()
         except TimeoutError:
             self.wait_seconds.observe(self.settings.mysql_pool_timeout)
