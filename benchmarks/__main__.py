@@ -14,9 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import cold_start, features, growth, interpreters, report, throughput
+from benchmarks import cold_start, features, growth, interpreters, load, report, throughput
 from benchmarks.data import World
-from benchmarks.subjects import BERTH_PYTHON, PEER_APPS, ROOT, versions
+from benchmarks.subjects import BERTH, BERTH_PYTHON, PEER_APPS, ROOT, Service, versions
 
 RESULTS = Path(__file__).with_name("results.json")
 STAGES = ("start", "load", "drivers", "slope", "growth", "features", "interpreters")
@@ -35,16 +35,23 @@ def measure_load(world: World, options: Options) -> Any:
 
 
 def measure_drivers(world: World, options: Options) -> Any:
+    """Answers a second of each driver alone and of Berth's `me`, in turn."""
     env = {**world.env(redis=True), "PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
     token = world.keys.verify(world.logins[0].access_token)
     assert token
-    rates: dict[str, list[float]] = {"redis": [], "mysql": []}
-    for _ in range(options.rounds):
-        for name, found in rates.items():
-            arguments = [name, token.account_id, token.session_id, str(options.seconds)]
-            command = [BERTH_PYTHON, "benchmarks/drivers.py", *arguments]
-            done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
-            found.append(float(done.stdout.split()[-1]))
+    rates: dict[str, list[tuple[float, float]]] = {"redis": [], "mysql": []}
+    with Service(BERTH, world.env(redis=True)) as redis, Service(BERTH, world.env(redis=False)) as mysql:
+        services = {"redis": redis, "mysql": mysql}
+        for service in services.values():
+            service.first_answer("/health/live")
+            load.warm_up(world, service)
+        for _ in range(options.rounds * 3):
+            for name, found in rates.items():
+                arguments = [name, token.account_id, token.session_id, str(options.seconds)]
+                command = [BERTH_PYTHON, "benchmarks/drivers.py", *arguments]
+                done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+                own = load.run(world, services[name], "me", 32, options.seconds).rate
+                found.append((float(done.stdout.split()[-1]), own))
     return rates
 
 

@@ -133,11 +133,10 @@ def cell_text(loads: list[Any]) -> str:
 
 
 def drivers(results: Results, figures: Any) -> list[str]:
-    cells = by_cell(results["load"]["figures"])
     rows = []
-    for name, (driver, route) in DRIVERS.items():
-        own = median(rates(cells[route, 32, "berth"]))
-        rows.append([driver, spread(figures[name]), f"{own:,.0f}", f"{own / median(figures[name]):.2f}"])
+    for name, (driver, _) in DRIVERS.items():
+        alone, own = map(list, zip(*figures[name], strict=True))
+        rows.append([driver, spread(alone), spread(own), f"{median(own) / median(alone):.2f}"])
     head = ["32 at a time", "driver alone, /s", "Berth's `me`, /s", "ratio"]
     return ["## Beside the drivers alone", "", *table(head, rows)]
 
@@ -237,7 +236,7 @@ def aims(results: Results) -> list[str]:
         rows += start_aims(results["start"]["figures"])
     if "load" in results:
         rows += load_aims(by_cell(results["load"]["figures"]))
-    if "load" in results and "drivers" in results:
+    if "drivers" in results:
         rows += driver_aims(results)
     if "features" in results:
         rows += feature_aims(results["features"]["figures"]["loads"])
@@ -311,11 +310,11 @@ def feature_aims(loads: Any) -> list[list[str]]:
 
 
 def driver_aims(results: Results) -> list[list[str]]:
-    cells, alone = by_cell(results["load"]["figures"]), results["drivers"]["figures"]
-    return [
-        at_least(f"{route} beside {driver} alone", 0.7, median(rates(cells[route, 32, "berth"])) / median(alone[name]))
-        for name, (driver, route) in DRIVERS.items()
-    ]
+    rows = []
+    for name, (driver, route) in DRIVERS.items():
+        alone, own = zip(*results["drivers"]["figures"][name], strict=True)
+        rows.append(at_least(f"{route} beside {driver} alone", 0.7, median(own) / median(alone)))
+    return rows
 
 
 def setting(results: Results) -> list[str]:
