@@ -31,7 +31,7 @@ return 1
 """
 
 Keys = list[str]
-NOTHING = (None, None)  # read where there is no Redis
+NOTHING = (None, None)  # read when Redis fails
 Client = Any  # coredis.Redis[bytes] or coredis.RedisCluster[bytes], which share only a private base
 Result = TypeVar("Result")
 
