@@ -237,7 +237,7 @@ def aims(results: Results) -> list[str]:
     if "load" in results:
         rows += load_aims(by_cell(results["load"]["figures"]))
     if "drivers" in results:
-        rows += driver_aims(results)
+        rows += driver_aims(results["drivers"]["figures"])
     if "features" in results:
         rows += feature_aims(results["features"]["figures"]["loads"])
     stages = ("start", "load", "drivers", "features")
@@ -309,10 +309,10 @@ def feature_aims(loads: Any) -> list[list[str]]:
     return rows
 
 
-def driver_aims(results: Results) -> list[list[str]]:
+def driver_aims(figures: Any) -> list[list[str]]:
     rows = []
     for name, (driver, route) in DRIVERS.items():
-        alone, own = zip(*results["drivers"]["figures"][name], strict=True)
+        alone, own = zip(*figures[name], strict=True)
         rows.append(at_least(f"{route} beside {driver} alone", 0.7, median(own) / median(alone)))
     return rows
 

@@ -87,7 +87,7 @@ class Exchange:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = message.setdefault("headers", [])
-            given = {name for name, _ in headers}
+            given = dict(headers)
             headers += [header for header in SECURITY_HEADERS if header[0] not in given]
             headers.append((b"x-request-id", self.context.request_id.encode()))
             headers.append((b"traceparent", self.context.traceparent.encode()))

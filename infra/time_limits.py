@@ -20,6 +20,11 @@ class TimeLimit:
     def __call__(self) -> "Block":
         return Block(self)
 
+    def begin(self, block: "Block") -> None:
+        self.running[block] = None
+        if self.timer is None:
+            self.timer = asyncio.get_running_loop().call_later(self.seconds, self.on_timer)
+
     def on_timer(self) -> None:
         self.timer = None
         for block in list(self.running):
@@ -45,11 +50,8 @@ class Block:
         assert task is not None  # noqa: S101 - else there is nothing to cancel
         self.task = task
         self.cancelling = task.cancelling()
-        limit = self.limit
-        self.end = time.monotonic() + limit.seconds
-        limit.running[self] = None
-        if limit.timer is None:
-            limit.timer = asyncio.get_running_loop().call_later(limit.seconds, limit.on_timer)
+        self.end = time.monotonic() + self.limit.seconds
+        self.limit.begin(self)
         return self
 
     def __exit__(
