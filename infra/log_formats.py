@@ -37,10 +37,11 @@ class RequestContext:
 request_context: ContextVar[RequestContext | None] = ContextVar("request_context", default=None)
 
 
-class PlainRecord(logging.LogRecord):
-    """An INFO record whose `fields` are text, numbers and None, under names that no line has: nothing to look through.
+class AccessRecord(logging.LogRecord):
+    """Of an access line: its `fields` are text, numbers and None, under names that no other line has.
 
     LogRecord's own start looks for file, thread and process, too, and takes as long as all the rest of an access line.
+    `outside` holds all that a client has sent of what the line says, and no more of the line is searched for secrets.
     """
 
     args = exc_info = exc_text = stack_info = None
@@ -48,13 +49,14 @@ class PlainRecord(logging.LogRecord):
     lineno = process = thread = 0
     levelno, levelname = logging.INFO, "INFO"
 
-    def __init__(self, name: str, message: str, fields: Fields) -> None:
+    def __init__(self, name: str, message: str, fields: Fields, outside: str) -> None:
         self.name = name
         self.msg = self.message = message
         self.created = time.time()
         self.msecs = self.created % 1 * 1000
         self.relativeCreated = 0
         self.fields = fields
+        self.outside = outside
 
 
 class JsonLines(MsgspecFormatter):
@@ -67,10 +69,10 @@ class JsonLines(MsgspecFormatter):
 
     def format(self, record: logging.LogRecord) -> str:
         try:
-            if isinstance(record, PlainRecord):
+            if isinstance(record, AccessRecord):
                 fields = own_fields(record, record.msg)
                 fields.update(record.fields)
-                return self.jsonify_log_record(self.layout(fields, record))
+                return self.jsonify_log_record(self.layout(fields, record), record.outside)
             return super().format(record)
         except Exception:  # noqa: BLE001 - arguments that don't fit, an extra that can't be read, a __str__ that raises
             bare = logging.LogRecord(record.name, record.levelno, "", 0, as_text(record.msg), None, record.exc_info)
@@ -88,15 +90,15 @@ class JsonLines(MsgspecFormatter):
             fields[f"extra_{utf8(name)}" if taken else utf8(name)] = plain(value, name)
         log_data.update(self.layout(fields, record))
 
-    def jsonify_log_record(self, log_data: Fields) -> str:
-        return fit(self.redactor.line(to_json(log_data)))
+    def jsonify_log_record(self, log_data: Fields, outside: str | None = None) -> str:
+        return fit(self.redactor.line(to_json(log_data), outside))
 
 
 def own_fields(record: logging.LogRecord, message: str) -> Fields:
     """What every line has, and within a request its ids."""
-    seconds, microseconds = divmod(round(record.created * 1_000_000), 1_000_000)
+    seconds, milliseconds = divmod(int(record.created * 1000 + 0.0005), 1000)  # a float's .678 may be .67799999
     fields = {
-        "time": f"{time_of_second(seconds)}.{microseconds // 1000:03}Z",
+        "time": f"{time_of_second(seconds)}.{milliseconds:03}Z",
         "severity": severity(record.levelno),
         "message": message,
         "logger": record.name,
@@ -210,8 +212,8 @@ class ConsoleLines(JsonLines):
         super().__init__(as_json, redactor)
         self.colour = colour
 
-    def jsonify_log_record(self, log_data: Fields) -> str:
-        fields = msgspec.json.decode(super().jsonify_log_record(log_data))
+    def jsonify_log_record(self, log_data: Fields, outside: str | None = None) -> str:
+        fields = msgspec.json.decode(super().jsonify_log_record(log_data, outside))
         names = ("time", "severity", "message", "logger", "type", "exception")
         time, severity, message, logger, type_, exception = (fields.pop(name, "") for name in names)
         source = logger if type_ == "system" else type_

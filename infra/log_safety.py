@@ -50,18 +50,13 @@ class Redactor:
         self.secrets = sorted(known, key=len, reverse=True)
         self.encoded = [to_json(secret)[1:-1] for secret in self.secrets]
 
-    def line(self, line: str) -> str:
-        """Looks through the encoded line, so that no field of any kind is left out; hides value by value."""
-        return to_json(self._value(msgspec.json.decode(line))) if self._suspicious(line) else line
+    def line(self, line: str, outside: str | None = None) -> str:
+        """Looks through the encoded line, so that no field of any kind is left out; hides value by value.
 
-    def _suspicious(self, line: str) -> bool:
-        lower = line.lower()
-        if "eyJ" in line or "brt_" in line or "bearer" in lower or "basic" in lower:
-            return True
-        for secret in self.encoded:  # any() would take twice as long  # noqa: SIM110
-            if secret in line:
-                return True
-        return False
+        Where nothing else can hold a secret, only through `outside`, which is not encoded.
+        """
+        suspect = suspicious(line, self.encoded) if outside is None else suspicious(outside, self.secrets)
+        return to_json(self._value(msgspec.json.decode(line))) if suspect else line
 
     def _value(self, value: Any) -> Any:
         if isinstance(value, dict):
@@ -74,6 +69,16 @@ class Redactor:
         for secret in self.secrets:
             text = text.replace(secret, HIDDEN)
         return CREDENTIALS.sub(rf"\1\2{HIDDEN}", TOKENS.sub(HIDDEN, text))
+
+
+def suspicious(text: str, secrets: Iterable[str]) -> bool:
+    lower = text.lower()
+    if "eyJ" in text or "brt_" in text or "bearer" in lower or "basic" in lower:
+        return True
+    for secret in secrets:  # any() would take twice as long  # noqa: SIM110
+        if secret in text:
+            return True
+    return False
 
 
 def spellings(secret: str) -> set[str]:

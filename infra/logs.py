@@ -1,23 +1,19 @@
-"""Log lines: one JSON object a line on stdout, written by a thread of its own that nothing ever waits for."""
+"""Log lines: one JSON object a line on stdout, for all that logs, warns or crashes."""
 
-import atexit
 import logging
 import os
-import select
 import sys
 import threading
-import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from queue import SimpleQueue
 from types import TracebackType
 
 from infra.log_formats import (
+    AccessRecord,
     ConsoleLines,
     JsonLines,
     Layout,
-    PlainRecord,
     RequestContext,
     as_ecs,
     as_gcp,
@@ -25,15 +21,9 @@ from infra.log_formats import (
     request_context,
 )
 from infra.log_safety import Redactor
+from infra.log_writer import LogWriter
 
-__all__ = ["LogWriter", "RequestContext", "configure", "get_logger", "log_plainly", "request_context"]
-
-# Some 15,000 access lines: seconds of full load, and little beside what the smallest container has.
-QUEUE_BYTES = 8 * 1024 * 1024
-ERROR_BYTES = 1024 * 1024  # kept free for ERROR and above
-BATCH_BYTES = 64 * 1024  # what a Linux pipe holds
-BATCH_DELAY = 0.005  # seconds; woken for every line, the thread would take the GIL from the event loop each time
-EXIT_TIMEOUT = 2.0  # seconds that a collector that stands still may hold up the exit
+__all__ = ["LogWriter", "RequestContext", "configure", "get_logger", "log_access", "request_context"]
 
 
 def get_logger(type: str) -> logging.Logger:  # noqa: A002 - the name of the field
@@ -41,83 +31,10 @@ def get_logger(type: str) -> logging.Logger:  # noqa: A002 - the name of the fie
     return logging.getLogger(f"berth.{type}")
 
 
-def log_plainly(logger: logging.Logger, message: str, fields: dict[str, str | float | None]) -> None:
-    """`logger.info(message, extra=fields)` in a third of the time, for a line whose shape is known."""
+def log_access(logger: logging.Logger, message: str, fields: dict[str, str | float | None], outside: str) -> None:
+    """`logger.info(message, extra=fields)` in a third of the time; `outside` is what clients have sent of it."""
     if logger.isEnabledFor(logging.INFO):
-        logger.handle(PlainRecord(logger.name, message, fields))
-
-
-class LogWriter:
-    """A bounded queue and the thread that writes it out. `offer` never waits, so log lines can't stop the event loop.
-
-    A signal handler or a `__del__` may log while its own thread is in here: the lock is an RLock and SimpleQueue is
-    reentrant. Nothing but arithmetic and `put` happens under the lock.
-    """
-
-    def __init__(self, fd: int, drop_line: Callable[[int], bytes]) -> None:
-        self._fd = fd
-        self._drop_line = drop_line
-        self._queue: SimpleQueue[bytes | threading.Event] = SimpleQueue()
-        self._lock = threading.RLock()
-        self._pending = 0
-        self.dropped = 0  # lines, since the start
-        self._told = 0  # of these, in a line that says so
-        threading.Thread(target=self._run, name="logs", daemon=True).start()
-        atexit.register(self.flush)
-
-    def offer(self, line: bytes, *, urgent: bool = False) -> None:
-        limit = QUEUE_BYTES + (ERROR_BYTES if urgent else 0)
-        with self._lock:
-            if self._pending + len(line) > limit:
-                self.dropped += 1
-            else:
-                self._pending += len(line)
-                self._queue.put(line)
-
-    def flush(self, timeout: float = EXIT_TIMEOUT) -> bool:
-        """Waits until what was logged so far is written; False when that took too long."""
-        done = threading.Event()
-        self._queue.put(done)
-        return done.wait(timeout)
-
-    def _run(self) -> None:
-        while True:
-            lines, done = self._next_batch()
-            written = self._write(b"".join(lines))
-            with self._lock:
-                self.dropped += 0 if written else len(lines)
-                self._pending = 0 if self._queue.empty() else self._pending - sum(map(len, lines))
-            untold = self.dropped - self._told
-            if written and untold and self._write(self._drop_line(untold)):
-                self._told += untold
-            if done:
-                done.set()
-
-    def _next_batch(self) -> tuple[list[bytes], threading.Event | None]:
-        """Lines, and the event to set when they are written, if it was that which ended them."""
-        lines: list[bytes] = []
-        length = 0
-        item = self._queue.get()
-        if isinstance(item, bytes):
-            time.sleep(BATCH_DELAY)
-        while isinstance(item, bytes):
-            lines.append(item)
-            length += len(item)
-            if length >= BATCH_BYTES or self._queue.empty():
-                return lines, None
-            item = self._queue.get()
-        return lines, item
-
-    def _write(self, data: bytes) -> bool:
-        rest = memoryview(data)
-        while rest:
-            try:
-                rest = rest[os.write(self._fd, rest) :]
-            except BlockingIOError:  # whoever gave us stdout made it non-blocking
-                select.select([], [self._fd], [])
-            except OSError:  # nobody reads any more, or the disk is full
-                return False
-        return True
+        logger.handle(AccessRecord(logger.name, message, fields, outside))
 
 
 class LineHandler(logging.Handler):
@@ -153,13 +70,7 @@ def configure(
     """
     formatter = make_formatter(log_format, Redactor(secrets), project, colour=colour and os.isatty(fd))
 
-    def drop_line(dropped: int) -> bytes:
-        text = "log lines were dropped because they could not be written fast enough"
-        record = logging.LogRecord("berth.system", logging.WARNING, "", 0, text, None, None)
-        record.dropped = dropped
-        return f"{formatter.format(record)}\n".encode()
-
-    writer = LogWriter(fd, drop_line)
+    writer = LogWriter(fd, formatter)
     remove_handlers()
     root = logging.getLogger()
     root.addHandler(LineHandler(writer, formatter))

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from infra.ids import new_id
-from infra.logs import RequestContext, get_logger, log_plainly, request_context
+from infra.logs import RequestContext, get_logger, log_access, request_context
 from infra.metrics import RequestMetrics
 from infra.problems import Problem, Unavailable, problem_response
 
@@ -101,12 +101,14 @@ class Exchange:
             await problem_response(problem, self.scope["path"])(self.scope, self._receive, self.send)
 
     def write_line(self, metrics: RequestMetrics) -> None:
-        scope = self.scope
+        scope, context = self.scope, self.context
         route = getattr(scope.get("route"), "path", None)
         method, path = scope["method"], scope["path"]
+        client = scope["client"][0] if scope.get("client") else None
+        user_agent = self.headers.get(b"user-agent", b"").decode("latin-1")
         seconds = time.perf_counter() - self.started
         metrics.observe(method, route, self.status, seconds)
-        log_plainly(
+        log_access(
             access_log,
             f"{method} {path} {self.status}",
             {
@@ -117,9 +119,10 @@ class Exchange:
                 "duration_ms": round(seconds * 1000, 3),
                 "request_bytes": self.request_bytes,
                 "response_bytes": self.response_bytes,
-                "client": scope["client"][0] if scope.get("client") else None,
-                "user_agent": self.headers.get(b"user-agent", b"").decode("latin-1"),
+                "client": client,
+                "user_agent": user_agent,
             },
+            outside=f"{path} {client} {user_agent} {context.trace_id} {context.request_id}",
         )
 
 

@@ -40,7 +40,9 @@ def test_a_request_has_one_access_line_with_the_ids_of_its_answer(service: Servi
 
 
 def test_no_line_holds_a_secret_whatever_the_client_does_with_it(start_service: StartService, backend: str) -> None:
-    service = start_service(backend, LOG_LEVEL="DEBUG", SECRET_KEY="the key of this very service, kept secret")
+    trace_id = "4bf92f3577b34da6a3ce929d0e0e4736"
+    key = "the key of this very service, kept secret"
+    service = start_service(backend, LOG_LEVEL="DEBUG", SECRET_KEY=key, METRICS_TOKEN=trace_id)
     password, client = "my unlikely password", service.client
     account = service.sign_up(password=password)
     newer = client.post("/v1/auth/refresh", json={"refresh_token": account.refresh_token}).json()
@@ -48,12 +50,15 @@ def test_no_line_holds_a_secret_whatever_the_client_does_with_it(start_service: 
     client.post("/v1/auth/login", json={"login": account.username, "password": password + "x"})
     client.post("/v1/auth/login", json={"login": password, "password": password, password: password})
     for secret in (account.access_token, newer["refresh_token"], newer["access_token"]):
-        client.get(f"/{secret}", params={"token": secret}, headers={"User-Agent": secret, "X-Request-ID": secret})
+        client.get(f"/{secret}", params={"token": secret})
         client.get("/v1/auth/me", headers={"Authorization": f"Bearer {secret}", "Cookie": secret})
+        for name in ("User-Agent", "X-Request-ID", "X-Forwarded-For"):  # one of them shown is enough
+            client.get("/", headers={name: secret})
+    client.get("/", headers={"traceparent": f"00-{trace_id}-00f067aa0ba902b7-01"})
     assert service.stop() == 0
     said = "\n".join(service.output)
     secrets = [password, account.access_token, account.refresh_token, newer["access_token"], newer["refresh_token"]]
-    secrets += [text for name, text in service.env.items() if name in ("SECRET_KEY", "MYSQL_PASSWORD")]
+    secrets += [text for name, text in service.env.items() if name in ("SECRET_KEY", "METRICS_TOKEN", "MYSQL_PASSWORD")]
     assert [secret for secret in secrets if secret in said] == []
     assert len(service.log(type="access")) > 10
 

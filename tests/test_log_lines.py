@@ -241,14 +241,16 @@ def test_an_access_line_with_fields_of_the_wrong_kind_is_still_written(log_forma
     assert line["message"] == "GET /v1/auth/me 200"
 
 
-PLAIN_ACCESS = ACCESS.replace(
-    'logs.get_logger("access").info(', 'logs.log_plainly(logs.get_logger("access"), '
-).replace("extra=", "")
+ACCESS_RECORD = (
+    ACCESS.replace('logs.get_logger("access").info(', 'logs.log_access(logs.get_logger("access"), ')
+    .replace("extra=", "")
+    .replace("})", '}, outside="curl/8.5")')
+)
 
 
 @pytest.mark.parametrize("log_format", ["json", "gcp", "ecs", "console"])
-def test_a_plain_record_gives_the_line_that_an_ordinary_one_gives(log_format: str) -> None:
-    done = run(f"{REQUEST}{ACCESS}{PLAIN_ACCESS}", log_format=log_format)
+def test_an_access_record_gives_the_line_that_an_ordinary_one_gives(log_format: str) -> None:
+    done = run(f"{REQUEST}{ACCESS}{ACCESS_RECORD}", log_format=log_format)
     ordinary, plain = TIME.sub("*", done.stdout).splitlines()
     assert plain == ordinary
     assert "/v1/auth/me" in plain
@@ -258,16 +260,18 @@ def test_a_plain_record_gives_the_line_that_an_ordinary_one_gives(log_format: st
 @pytest.mark.parametrize(
     "agent", [JWT, "bearer abcdef", REFRESH, f"the {SECRET}", "\ud800", "\x1b\u202e", "x" * 20_000]
 )
-def test_a_plain_record_is_looked_through_like_an_ordinary_one(log_format: str, agent: str) -> None:
-    code = f"{PLAIN_ACCESS}{ACCESS}".replace("'curl/8.5'", repr(agent)).replace('"curl/8.5"', repr(agent))
+def test_what_is_outside_of_an_access_record_is_looked_through_like_an_ordinary_line(
+    log_format: str, agent: str
+) -> None:
+    code = f"{ACCESS_RECORD}{ACCESS}".replace("'curl/8.5'", repr(agent)).replace('"curl/8.5"', repr(agent))
     plain, ordinary = TIME.sub("*", run(code, log_format=log_format, secrets=[SECRET]).stdout).splitlines()
     assert plain == ordinary
     assert agent not in plain
     assert len(plain.encode()) < MAX_BYTES
 
 
-def test_a_plain_record_below_the_level_gives_no_line() -> None:
-    assert lines_of(PLAIN_ACCESS, level="WARNING") == []
+def test_an_access_record_below_the_level_gives_no_line() -> None:
+    assert lines_of(ACCESS_RECORD, level="WARNING") == []
 
 
 HELLO = "logs.get_logger('audit').error('hello', extra={'rows': 3, 'name_of': 'a b'})"
@@ -694,6 +698,36 @@ def test_a_line_is_written_without_waiting_for_more() -> None:
 def test_what_is_written_makes_room_for_more() -> None:
     lines = lines_of(f"{STALL}\nfor _ in range(12): fill(1_000_000); writer.flush(10)")
     assert len(lines) == 12_000
+
+
+def test_under_load_lines_are_written_without_the_thread() -> None:
+    """Which a busy event loop would keep from running, until the queue is full."""
+    process = start(
+        "log.info('first'); writer.flush(10)\nfor _ in range(10): fill(20_000); sys.stdin.readline()",
+        before="from infra import log_writer; log_writer.PAUSE = 3600; log_writer.QUEUE_BYTES = 100_000",
+    )
+    assert process.stdout
+    assert process.stdin
+    read = process.stdout.readline()
+    for _ in range(10):
+        assert select.select([process.stdout], [], [], 10)[0]
+        read += os.read(process.stdout.fileno(), 100_000)
+        process.stdin.write(b"\n")
+    rest, _ = process.communicate(timeout=30)
+    assert [json.loads(line)["message"] for line in (read + rest).splitlines()] == ["first"] + ["x" * 850] * 200
+
+
+def test_stdout_stays_blocking_for_others_that_have_it() -> None:
+    done = run("fill(100_000)\nprint(os.get_blocking(1), file=sys.stderr)", before=STALL)
+    assert done.stderr == "True\n"
+
+
+def test_a_file_as_stdout_gets_every_line(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    with path.open("wb") as file:
+        code = f"{STALL}\nfill(3_000_000)"
+        subprocess.run(command(code), cwd=ROOT, stdout=file, timeout=30, check=True)
+    assert len(path.read_text().splitlines()) == 3000
 
 
 def test_lines_come_out_in_their_order() -> None:
