@@ -102,6 +102,8 @@ class Protocol(HttpToolsProtocol):
 
     settings: Settings  # set on the subclass that Server makes
     header_bytes = 0  # of headers or trailers that aren't complete; 0 between requests and within a body
+    received = 0  # bytes at once, which may be of several requests
+    at_most = 0  # bytes that these headers can have: all that was received with any of them
     in_body = False
     refused = False
     refusal: Problem | None = None  # why the parser was stopped, when not by what it parses
@@ -134,7 +136,9 @@ class Protocol(HttpToolsProtocol):
         if self.refused:
             return
         self.idle_since = None
-        self.header_bytes += len(data)
+        self.received = len(data)
+        self.at_most += self.received
+        self.header_bytes += self.received
         try:
             self.feed(data)
             if self.header_bytes > MAX_HEADER_BYTES:
@@ -157,13 +161,11 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self.at_most = self.received
         self.header_bytes = max(self.header_bytes, 1)
 
     def on_headers_complete(self) -> None:
-        length = len(self.url)
-        for name, value in self.headers:
-            length += len(name) + len(value) + 4
-        if length > MAX_HEADER_BYTES:
+        if self.at_most > MAX_HEADER_BYTES and self.too_large():
             self.refusal = HEADERS_TOO_LARGE
         if len(self.pipeline) >= MAX_PIPELINED:
             self.refusal = Unavailable("too many requests at once on one connection", retry_after=1)
@@ -176,6 +178,10 @@ class Protocol(HttpToolsProtocol):
         self.forget_header_timer()
         if self.app_state["stopping"].is_set() or self.parser.should_upgrade():
             self.cycle.keep_alive = False
+
+    def too_large(self) -> bool:
+        """Whether the headers are, exactly."""
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > MAX_HEADER_BYTES
 
     def on_body(self, body: bytes) -> None:
         super().on_body(body)

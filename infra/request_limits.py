@@ -38,7 +38,7 @@ class RequestLimits:
             with limit:
                 await self.app(scope, body.receive, body.send)
         except TimeoutError:
-            if not limit.expired or body.answered:
+            if not limit.expired or "status" in scope:  # it has begun to answer
                 raise
             late = (
                 Problem(408, "the request was sent too slowly") if body.awaited else Problem(504, "no answer in time")
@@ -59,18 +59,20 @@ class RequestLimits:
 
 
 class RequestBody:
-    """Counts the body as the handler reads it; answers that come before its end close the connection gently."""
+    """Counts the body as the handler reads it; answers that come before its end close the connection gently.
+
+    Where there is no body, receive and send are as they were.
+    """
 
     declared = received = 0
     complete = True
     awaited = False  # the handler is waiting for more of it
-    answered = False
     ended_early = False
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
         self.scope = scope
-        self._receive = receive
-        self._send = send
+        self.receive = self._receive = receive
+        self.send = self._send = send
         self.limit = limit
         for name, value in scope["headers"]:
             if name == b"content-length":
@@ -78,8 +80,10 @@ class RequestBody:
                 self.complete = self.complete and not self.declared
             elif name == b"transfer-encoding":
                 self.complete = False
+        if not self.complete:
+            self.receive, self.send = self.receive_counted, self.send_gently
 
-    async def receive(self) -> Message:
+    async def receive_counted(self) -> Message:
         self.awaited = not self.complete
         message = await self._receive()
         self.awaited = False
@@ -97,8 +101,7 @@ class RequestBody:
     def too_large(self) -> Problem:
         return Problem(413, f"the body may have at most {self.limit} bytes")
 
-    async def send(self, message: Message) -> None:
-        self.answered = True
+    async def send_gently(self, message: Message) -> None:
         if not self.complete:
             message = self.close_gently(message)
         await self._send(message)

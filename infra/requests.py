@@ -28,6 +28,7 @@ SECURITY_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
 ]
+SECURITY_HEADER_NAMES = frozenset(name for name, _ in SECURITY_HEADERS)
 
 access_log = get_logger("access")
 log = get_logger("system")
@@ -85,10 +86,13 @@ class Exchange:
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self.status = message["status"]
+            self.status = self.scope["status"] = message["status"]
             headers = message.setdefault("headers", [])
             given = dict(headers)
-            headers += [header for header in SECURITY_HEADERS if header[0] not in given]
+            if SECURITY_HEADER_NAMES.isdisjoint(given):
+                headers += SECURITY_HEADERS
+            else:
+                headers += [header for header in SECURITY_HEADERS if header[0] not in given]
             headers.append((b"x-request-id", self.context.request_id.encode()))
             headers.append((b"traceparent", self.context.traceparent.encode()))
         else:
@@ -128,14 +132,15 @@ class Exchange:
 
 def context_of(headers: Mapping[bytes, bytes]) -> RequestContext:
     """A span of our own in the caller's trace: `traceparent` first, then `X-Cloud-Trace-Context`, else a new trace."""
-    trace_id, sampled = trace_of(headers)
+    random_hex = random.randbytes(24).hex()  # noqa: S311 - for two ids, which are no secrets
+    trace_id, sampled = trace_of(headers) or (random_hex[:32], False)
     request_id = headers.get(b"x-request-id", b"").decode("latin-1")
     if not (request_id and REQUEST_ID.fullmatch(request_id)):
         request_id = new_id()
-    return RequestContext(trace_id, f"{random.getrandbits(64):016x}", request_id, sampled)
+    return RequestContext(trace_id, random_hex[32:], request_id, sampled)
 
 
-def trace_of(headers: Mapping[bytes, bytes]) -> tuple[str, bool]:
+def trace_of(headers: Mapping[bytes, bytes]) -> tuple[str, bool] | None:
     if b"traceparent" in headers:
         traceparent = headers[b"traceparent"].decode("latin-1")
         found = TRACEPARENT.fullmatch(traceparent)
@@ -145,4 +150,4 @@ def trace_of(headers: Mapping[bytes, bytes]) -> tuple[str, bool]:
         found = CLOUD_TRACE.fullmatch(headers[b"x-cloud-trace-context"].decode("latin-1"))
         if found:
             return found[1].lower(), found[2] == "1"
-    return f"{random.getrandbits(128):032x}", False
+    return None

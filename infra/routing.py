@@ -20,14 +20,14 @@ class Router(starlette.routing.Router):
         fixed = [route for route in routes if not route.param_convertors]
         self.fixed = {(method, route.path): route for route in fixed for method in route.methods or ()}
 
-    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await super().app(scope, receive, send)
+            await super().__call__(scope, receive, send)
             return
         try:
             route = self.fixed.get((scope["method"], scope["path"]))
             if route is None:
-                await super().app(scope, receive, send)
+                await super().__call__(scope, receive, send)
             else:
                 scope["route"] = route
                 await route.app(scope, receive, send)
