@@ -154,8 +154,10 @@ def variable(default: str | None, kind: Kind, meaning: str, shown_default: str |
     return dataclasses.field(repr=kind.type != "secret", metadata={"variable": line})
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Settings:
+    """A field for each variable, of the same name in lower case."""
+
     sys_env: str = variable("local", one_of("local dev test prod"), "the kind of environment; prod is the strictest")
     debug: bool = variable(None, BOOL, "error details in responses; not in prod", "local, dev: true; test, prod: false")
     host: str = variable("0.0.0.0", HOST, "address to listen on")  # noqa: S104 - containers are reached from outside

@@ -11,6 +11,7 @@ OPTIMIZED = BERTH._replace(name="optimized", title="Berth, python -OO", options=
 # What the service can't do without: the packages, by the modules that it uses, without what those don't call.
 PACKAGES = """import gc; gc.disable()
 import starlette.applications, starlette.routing, uvicorn, uvloop, httptools
+import uvicorn.protocols.http.httptools_impl, uvicorn.middleware.proxy_headers, uvicorn.lifespan.off
 import msgspec, pythonjsonlogger.msgspec, jwt, infra.redis, infra.stand_ins, os
 with infra.stand_ins.late_patterns("marshmallow.validate"): import environs
 with infra.stand_ins.stand_ins("sqlalchemy"): import databases.backends.mysql

@@ -29,7 +29,7 @@ def new_id(after: str | None = None) -> str:
     value |= 0b10 << 62 | random.getrandbits(62)  # an id is no secret
     if after:
         value = max(value, uuid.UUID(after).int + 1)
-    text = f"{value:032x}"
+    text = value.to_bytes(16).hex()
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 

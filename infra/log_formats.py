@@ -23,6 +23,8 @@ Layout = Callable[[Fields, logging.LogRecord], Fields]  # from the names of plai
 
 @dataclass(slots=True)
 class RequestContext:
+    """What every line of a request says about it."""
+
     trace_id: str
     span_id: str
     request_id: str
@@ -201,8 +203,8 @@ def as_ecs(fields: Fields, record: logging.LogRecord) -> Fields:
 
 
 COLOURS = {"DEBUG": 2, "INFO": 32, "WARNING": 33, "ERROR": 31, "CRITICAL": 41}
-OBEYED = re.compile(f"[\0-\x1f]|{CONTROLS.pattern}")
-BARE = re.compile(r"[\w./:@+-]+")
+OBEYED = f"[\0-\x1f]|{CONTROLS}"
+BARE = r"[\w./:@+-]+"
 
 
 class ConsoleLines(JsonLines):
@@ -219,7 +221,7 @@ class ConsoleLines(JsonLines):
         source = logger if type_ == "system" else type_
         said = message.split()
         rest = " ".join(
-            f"{name}={value if isinstance(value, str) and BARE.fullmatch(value) else to_json(value)}"
+            f"{name}={value if isinstance(value, str) and re.fullmatch(BARE, value) else to_json(value)}"
             for name, value in fields.items()
             if name not in ("trace_id", "span_id") and str(value) not in said
         )
@@ -239,4 +241,4 @@ class ConsoleLines(JsonLines):
 
 
 def escaped(text: str) -> str:
-    return OBEYED.sub(lambda match: ascii(match[0])[1:-1], text)
+    return re.sub(OBEYED, lambda match: ascii(match[0])[1:-1], text)

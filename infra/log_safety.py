@@ -15,23 +15,23 @@ HIDDEN = "***"
 CUT = "..."
 UNREADABLE = "__could_not_encode__"  # what python-json-logger writes, too
 
+# Patterns are compiled when they are first needed, which for most of them is never.
 # Dots are optional: half a JWT says enough, and a search for them through "eyJeyJeyJ..." would take for ever.
-TOKENS = re.compile(r"eyJ[\w-]{8,}(?:\.[\w-]*){0,4}|brt_[\w-]{20,}", re.ASCII)
+TOKENS = r"(?a)eyJ[\w-]{8,}(?:\.[\w-]*){0,4}|brt_[\w-]{20,}"
 # The words left alone are those of plain prose.
-CREDENTIALS = re.compile(
-    r"(bearer|basic)((?:[\s+]|%20)+)"
-    r"(?!(?:tokens?|auth|authentication|authorization|credentials|scheme)(?:[\s.,;:)\"'\\]|$))[^\0-\x20\"'\\,;<>]+",
-    re.IGNORECASE,
+CREDENTIALS = (
+    r"(?i)(bearer|basic)((?:[\s+]|%20)+)"
+    r"(?!(?:tokens?|auth|authentication|authorization|credentials|scheme)(?:[\s.,;:)\"'\\]|$))[^\0-\x20\"'\\,;<>]+"
 )
 # JSON may hold these as they are, but a terminal or an editor obeys them: DEL, C1, line ends, writing directions.
-CONTROLS = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+CONTROLS = "[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]"
 TRACEBACKS = ("Traceback (most recent", "  + Exception Group Traceback")
 
 
 def to_json(value: Any) -> str:
     text = msgspec.json.encode(value).decode()
     if "\x7f" in text or not text.isascii():
-        text = CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+        text = re.sub(CONTROLS, lambda match: f"\\u{ord(match[0]):04x}", text)
     return text
 
 
@@ -68,7 +68,7 @@ class Redactor:
     def _text(self, text: str) -> str:
         for secret in self.secrets:
             text = text.replace(secret, HIDDEN)
-        return CREDENTIALS.sub(rf"\1\2{HIDDEN}", TOKENS.sub(HIDDEN, text))
+        return re.sub(CREDENTIALS, rf"\1\2{HIDDEN}", re.sub(TOKENS, HIDDEN, text))
 
 
 def suspicious(text: str, secrets: Iterable[str]) -> bool:

@@ -16,10 +16,10 @@ from infra.metrics import RequestMetrics
 from infra.problems import Problem, Unavailable, problem_response
 
 # W3C Trace Context, section 3.2: version ff and all-zero ids are invalid, later versions may append fields.
-TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(-.*)?")
+TRACEPARENT = r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(-.*)?"
 VERSION_00_LENGTH = 55
-CLOUD_TRACE = re.compile(r"(?!0{32})([0-9a-f]{32})(?:/[0-9]{1,20})?(?:;o=([01]))?", re.IGNORECASE)
-REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+CLOUD_TRACE = r"(?i)(?!0{32})([0-9a-f]{32})(?:/[0-9]{1,20})?(?:;o=([01]))?"
+REQUEST_ID = r"[A-Za-z0-9._:/+=-]{1,128}"
 
 SECURITY_HEADERS = [
     (b"cache-control", b"no-store"),
@@ -135,7 +135,7 @@ def context_of(headers: Mapping[bytes, bytes]) -> RequestContext:
     random_hex = random.randbytes(24).hex()  # noqa: S311 - for two ids, which are no secrets
     trace_id, sampled = trace_of(headers) or (random_hex[:32], False)
     request_id = headers.get(b"x-request-id", b"").decode("latin-1")
-    if not (request_id and REQUEST_ID.fullmatch(request_id)):
+    if not (request_id and re.fullmatch(REQUEST_ID, request_id)):
         request_id = new_id()
     return RequestContext(trace_id, random_hex[32:], request_id, sampled)
 
@@ -143,11 +143,11 @@ def context_of(headers: Mapping[bytes, bytes]) -> RequestContext:
 def trace_of(headers: Mapping[bytes, bytes]) -> tuple[str, bool] | None:
     if b"traceparent" in headers:
         traceparent = headers[b"traceparent"].decode("latin-1")
-        found = TRACEPARENT.fullmatch(traceparent)
+        found = re.fullmatch(TRACEPARENT, traceparent)
         if found and (len(traceparent) == VERSION_00_LENGTH or not traceparent.startswith("00")):
             return found[1], bool(int(found[2], 16) & 1)
     if b"x-cloud-trace-context" in headers:
-        found = CLOUD_TRACE.fullmatch(headers[b"x-cloud-trace-context"].decode("latin-1"))
+        found = re.fullmatch(CLOUD_TRACE, headers[b"x-cloud-trace-context"].decode("latin-1"))
         if found:
             return found[1].lower(), found[2] == "1"
     return None

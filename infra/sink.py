@@ -9,7 +9,7 @@ from infra.version import VERSION
 
 TIMEOUT = 10  # seconds for all of one request
 
-STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})[ \r]")
+STATUS_LINE = rb"HTTP/1\.[01] ([1-5][0-9]{2})[ \r]"
 
 
 class Sink:
@@ -28,7 +28,7 @@ class Sink:
             reader, writer = await asyncio.open_connection(self.host, self.port, ssl=self.tls)
             try:
                 writer.write(head.encode() + body)
-                status_line = STATUS_LINE.match(await reader.readline())
+                status_line = re.match(STATUS_LINE, await reader.readline())
             finally:
                 writer.transport.abort()
         if not status_line:
