@@ -16,7 +16,7 @@ from pymysql.connections import MysqlPacket
 from pymysql.constants import COMMAND
 
 HEADER_BYTES = 4  # three of the payload's length, one of the sequence number
-ERROR = 0xFF
+ERROR, EOF = 0xFF, 0xFE  # the first byte of a packet that is no row
 NULL = 0xFB  # in place of a value's length
 LENGTH_BYTES = {0xFC: 2, 0xFD: 3, 0xFE: 8}  # page_protocol_basic_dt_integers.html
 
@@ -33,11 +33,11 @@ class Connection(aiomysql.Connection):  # type: ignore[misc] # without types
         if end <= HEADER_BYTES or buffer[3] != self._next_seq_id or buffer[HEADER_BYTES] == ERROR:
             return await super()._read_packet(packet_type)
         payload = bytes(buffer[HEADER_BYTES:end])
-        self.skip(end, packets=1)
+        self.skip(end, (self._next_seq_id + 1) % 256)
         return packet_type(payload, self._encoding)
 
-    def skip(self, length: int, *, packets: int) -> None:
-        self._next_seq_id = (self._next_seq_id + packets) % 256
+    def skip(self, length: int, next_sequence_id: int) -> None:
+        self._next_seq_id = next_sequence_id
         del received(self)[:length]
         self._reader._maybe_resume_transport()  # noqa: SLF001
 
@@ -50,15 +50,38 @@ class Answer(MySQLResult):  # type: ignore[misc] # without types
         for packets, converters in known:
             if buffer.startswith(packets):
                 self.converters = converters
-                connection.skip(len(packets), packets=count)
+                connection.skip(len(packets), (connection._next_seq_id + count) % 256)  # noqa: SLF001
                 return
         packets = first_packets(buffer, count)
         await super()._get_descriptions()
         if packets:
             known.append((packets, self.converters))
 
-    def _read_row_from_packet(self, packet: MysqlPacket) -> tuple[Any, ...]:
-        data, start = packet.get_all_data(), 0
+    async def _read_rowdata_packet(self) -> None:
+        rows: list[tuple[Any, ...]] = []
+        while True:
+            self.read_received_rows(rows)
+            packet = await self.connection._read_packet()  # noqa: SLF001 - all but a row that has come whole
+            if self._check_packet_is_eof(packet):
+                break
+            rows.append(self.row(packet.get_all_data()))
+        self.affected_rows, self.rows = len(rows), rows
+
+    def read_received_rows(self, rows: list[tuple[Any, ...]]) -> None:
+        connection, buffer = self.connection, received(self.connection)
+        start, sequence_id = 0, connection._next_seq_id  # noqa: SLF001
+        while True:
+            end = end_of_packet(buffer, start)
+            row = start + HEADER_BYTES
+            if end <= row or buffer[start + 3] != sequence_id or buffer[row] in (ERROR, EOF):
+                break
+            rows.append(self.row(bytes(buffer[row:end])))
+            start, sequence_id = end, (sequence_id + 1) % 256
+        if start:
+            connection.skip(start, sequence_id)
+
+    def row(self, data: bytes) -> tuple[Any, ...]:
+        start = 0
         row: list[Any] = []
         for encoding, converter in self.converters:
             length = data[start]
@@ -70,7 +93,7 @@ class Answer(MySQLResult):  # type: ignore[misc] # without types
                 size = LENGTH_BYTES[length]
                 length = int.from_bytes(data[start : start + size], "little")
                 start += size
-            value = data[start : start + length]
+            value: Any = data[start : start + length]
             start += length
             if encoding:
                 value = value.decode(encoding)
@@ -86,7 +109,7 @@ async def run(connection: Any, sql: str, values: Mapping[str, Any]) -> tuple[lis
     await connection._execute_command(COMMAND.COM_QUERY, text.encode(connection.encoding))  # noqa: SLF001
     answer = Answer(connection)
     await answer.read()
-    return list(answer.rows or ()), answer.affected_rows
+    return answer.rows or [], answer.affected_rows
 
 
 @lru_cache(maxsize=128)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar
@@ -286,6 +287,32 @@ def test_reads_of_the_same_moment_go_out_together_and_each_gets_its_own_answer(r
     found, reads = with_cache(scenario, redis)
     assert found == [None if number % 2 else f"account of {number}".encode() for number in range(100)]
     assert reads < 25
+
+
+@pytest.mark.parametrize(("turns", "least", "most"), [(30, 1, 5), (300, 3, 20)])
+def test_while_each_turn_of_the_event_loop_brings_reads_they_go_out_together(
+    redis: Redis, turns: int, least: int, most: int
+) -> None:
+    """But never more than a hundred or so."""
+
+    async def scenario(cache: Cache) -> tuple[list[bytes | None], int]:
+        await fill(cache)
+        before = commands(redis, "mget")
+        found = []
+        for _ in range(turns):
+            found += [asyncio.create_task(cache.get_session("account", "session")) for _ in range(2)]
+            await asyncio.sleep(0)
+        return await asyncio.gather(*found), commands(redis, "mget") - before
+
+    found, sent = with_cache(scenario, redis)
+    assert found == [b'{"as it was": 1}'] * turns * 2
+    assert least <= sent <= most
+
+
+def commands(redis: Redis, name: str) -> int:
+    """How many of them Redis has carried out."""
+    calls = re.search(rf"cmdstat_{name}:calls=(\d+)", str(redis.command("INFO", "commandstats")))
+    return int(calls[1]) if calls else 0
 
 
 def reads_processed(redis: Redis) -> int:

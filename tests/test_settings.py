@@ -789,7 +789,7 @@ def test_the_template_changes_nothing_whether_commented_out_or_not(tmp_path: Pat
     assert re.findall("(?m)^([A-Z_]+)=", plain) == [name for name in DEFAULTS if name != "ENV_FILE"]
     for text in (template, plain):
         loaded = load(ENV_FILE=env_file(tmp_path, text))
-        assert dataclasses.replace(loaded, env_file=None) == load()
+        assert dataclasses.asdict(loaded) | {"env_file": None} == dataclasses.asdict(load())
 
 
 def test_markdown_is_the_table_in_order() -> None:
