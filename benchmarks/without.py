@@ -31,10 +31,11 @@ class NoLimit:
 
 class UncountedBody:
     declared = limit = 0
-    awaited = answered = ended_early = False
+    complete = True
+    awaited = ended_early = False
 
-    def __init__(self, _scope: Any, receive: Any, send: Any, *_: Any) -> None:
-        self.receive, self.send = receive, send
+    def __init__(self, *_: Any) -> None:
+        pass
 
     async def end(self) -> None:
         pass

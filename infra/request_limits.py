@@ -27,23 +27,25 @@ class RequestLimits:
             await self.app(scope, receive, send)
             return
         body = RequestBody(scope, receive, send, self.settings.max_body_bytes)
+        if not body.complete:
+            receive, send = body.receive, body.send
         refusal = self.refusal(scope, body)
         if refusal:
-            await problem_response(refusal, scope["path"])(scope, body.receive, body.send)
+            await problem_response(refusal, scope["path"])(scope, receive, send)
             await body.end()
             return
         self.active += 1
         limit = self.time_limit()
         try:
             with limit:
-                await self.app(scope, body.receive, body.send)
+                await self.app(scope, receive, send)
         except TimeoutError:
             if not limit.expired or "status" in scope:  # it has begun to answer
                 raise
             late = (
                 Problem(408, "the request was sent too slowly") if body.awaited else Problem(504, "no answer in time")
             )
-            await problem_response(late, scope["path"])(scope, body.receive, body.send)
+            await problem_response(late, scope["path"])(scope, receive, send)
         finally:
             self.active -= 1
         if body.ended_early:
@@ -59,10 +61,7 @@ class RequestLimits:
 
 
 class RequestBody:
-    """Counts the body as the handler reads it; answers that come before its end close the connection gently.
-
-    Where there is no body, receive and send are as they were.
-    """
+    """Counts the body as the handler reads it; answers that come before its end close the connection gently."""
 
     declared = received = 0
     complete = True
@@ -71,8 +70,8 @@ class RequestBody:
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
         self.scope = scope
-        self.receive = self._receive = receive
-        self.send = self._send = send
+        self._receive = receive
+        self._send = send
         self.limit = limit
         for name, value in scope["headers"]:
             if name == b"content-length":
@@ -80,10 +79,8 @@ class RequestBody:
                 self.complete = self.complete and not self.declared
             elif name == b"transfer-encoding":
                 self.complete = False
-        if not self.complete:
-            self.receive, self.send = self.receive_counted, self.send_gently
 
-    async def receive_counted(self) -> Message:
+    async def receive(self) -> Message:
         self.awaited = not self.complete
         message = await self._receive()
         self.awaited = False
@@ -101,7 +98,7 @@ class RequestBody:
     def too_large(self) -> Problem:
         return Problem(413, f"the body may have at most {self.limit} bytes")
 
-    async def send_gently(self, message: Message) -> None:
+    async def send(self, message: Message) -> None:
         if not self.complete:
             message = self.close_gently(message)
         await self._send(message)

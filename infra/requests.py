@@ -126,7 +126,7 @@ class Exchange:
                 "client": client,
                 "user_agent": user_agent,
             },
-            outside=f"{path} {client} {user_agent} {context.trace_id} {context.request_id}",
+            outside=f"{method} {path} {client} {user_agent} {context.trace_id} {context.request_id}",
         )
 
 
