@@ -43,7 +43,7 @@ class UncountedBody:
 
 def only_observe(self: Any, metrics: Any) -> None:
     route = getattr(self.scope.get("route"), "path", None)
-    metrics.observe(self.scope["method"], route, self.status, time.perf_counter() - self.started)
+    metrics.observe(self.scope["method"], route, self.scope["status"], time.perf_counter() - self.started)
 
 
 def put(owner: Any, name: str, value: Any) -> None:

@@ -73,11 +73,13 @@ class LogWriter:
             written = os.write(pipe, data)
         self._size -= written
         self._chunks += 1
-        rest = data[written:]
-        if rest:
-            self._lines.appendleft(rest)
+        self._writing = written < len(data)
+        if self._writing:
+            while written >= len(lines[0]):
+                written -= len(lines.popleft())
+            lines[0] = lines[0][written:]
+            self._lines.extendleft(reversed(lines))
             self._wishes.put(None)
-        self._writing = bool(rest)
 
     def _run(self) -> None:
         while True:

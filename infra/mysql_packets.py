@@ -33,11 +33,11 @@ class Connection(aiomysql.Connection):  # type: ignore[misc] # without types
         if end <= HEADER_BYTES or buffer[3] != self._next_seq_id or buffer[HEADER_BYTES] == ERROR:
             return await super()._read_packet(packet_type)
         payload = bytes(buffer[HEADER_BYTES:end])
-        self.skip(end, (self._next_seq_id + 1) % 256)
+        self.skip(end, packets=1)
         return packet_type(payload, self._encoding)
 
-    def skip(self, length: int, next_sequence_id: int) -> None:
-        self._next_seq_id = next_sequence_id
+    def skip(self, length: int, *, packets: int) -> None:
+        self._next_seq_id = (self._next_seq_id + packets) % 256
         del received(self)[:length]
         self._reader._maybe_resume_transport()  # noqa: SLF001
 
@@ -50,7 +50,7 @@ class Answer(MySQLResult):  # type: ignore[misc] # without types
         for packets, converters in known:
             if buffer.startswith(packets):
                 self.converters = converters
-                connection.skip(len(packets), (connection._next_seq_id + count) % 256)  # noqa: SLF001
+                connection.skip(len(packets), packets=count)
                 return
         packets = first_packets(buffer, count)
         await super()._get_descriptions()
@@ -69,16 +69,17 @@ class Answer(MySQLResult):  # type: ignore[misc] # without types
 
     def read_received_rows(self, rows: list[tuple[Any, ...]]) -> None:
         connection, buffer = self.connection, received(self.connection)
-        start, sequence_id = 0, connection._next_seq_id  # noqa: SLF001
+        start = count = 0
         while True:
             end = end_of_packet(buffer, start)
             row = start + HEADER_BYTES
+            sequence_id = (connection._next_seq_id + count) % 256  # noqa: SLF001
             if end <= row or buffer[start + 3] != sequence_id or buffer[row] in (ERROR, EOF):
                 break
             rows.append(self.row(bytes(buffer[row:end])))
-            start, sequence_id = end, (sequence_id + 1) % 256
-        if start:
-            connection.skip(start, sequence_id)
+            start, count = end, count + 1
+        if count:
+            connection.skip(start, packets=count)
 
     def row(self, data: bytes) -> tuple[Any, ...]:
         start = 0

@@ -75,7 +75,6 @@ class Exchange:
         self.headers = dict(reversed(scope["headers"]))  # of a name given twice the first counts, as in Starlette
         self.context = context_of(self.headers)
         self.started = time.perf_counter()
-        self.status = 0
         self.request_bytes = 0
         self.response_bytes = 0
 
@@ -86,7 +85,7 @@ class Exchange:
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self.status = self.scope["status"] = message["status"]
+            self.scope["status"] = message["status"]
             headers = message.setdefault("headers", [])
             given = dict(headers)
             if SECURITY_HEADER_NAMES.isdisjoint(given):
@@ -101,25 +100,25 @@ class Exchange:
 
     async def answer(self, problem: Problem) -> None:
         """Unless another answer has begun: then the server cuts it off, so that the client sees it is incomplete."""
-        if not self.status:
+        if "status" not in self.scope:
             await problem_response(problem, self.scope["path"])(self.scope, self._receive, self.send)
 
     def write_line(self, metrics: RequestMetrics) -> None:
         scope, context = self.scope, self.context
         route = getattr(scope.get("route"), "path", None)
-        method, path = scope["method"], scope["path"]
+        method, path, status = scope["method"], scope["path"], scope.get("status", 0)
         client = scope["client"][0] if scope.get("client") else None
         user_agent = self.headers.get(b"user-agent", b"").decode("latin-1")
         seconds = time.perf_counter() - self.started
-        metrics.observe(method, route, self.status, seconds)
+        metrics.observe(method, route, status, seconds)
         log_access(
             access_log,
-            f"{method} {path} {self.status}",
+            f"{method} {path} {status}",
             {
                 "method": method,
                 "route": route,
                 "path": path,
-                "status": self.status,
+                "status": status,
                 "duration_ms": round(seconds * 1000, 3),
                 "request_bytes": self.request_bytes,
                 "response_bytes": self.response_bytes,

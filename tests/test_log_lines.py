@@ -776,6 +776,12 @@ def test_a_stdout_that_is_gone_stops_nothing(code: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_pipe_that_nobody_reads_any_more_loses_lines_and_counts_each() -> None:
+    code = "os.close(r); fill(100_000); writer.flush(5); print(logs.dropped_lines(), file=sys.stderr)"
+    done = run(f"{STALL}\n{code}", before="r, w = os.pipe(); os.dup2(w, 1); os.close(w)")
+    assert done.stderr == "100\n"
+
+
 def test_a_full_disk_loses_lines_and_counts_them() -> None:
     code = """
         for _ in range(10): log.info("x")
