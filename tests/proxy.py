@@ -6,12 +6,14 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
 
+from tests.servers import free_port
+
 
 class Proxy:
     """Forwards a port of 127.0.0.1 to another, from a thread of its own, and breaks the wire when told to."""
 
     def __init__(self, target: int) -> None:
-        self.target, self.port, self.accepted = target, 0, 0
+        self.target, self.port, self.accepted = target, free_port(), 0
         self.seconds, self.left, self.chunk = 0.0, float("inf"), 65536
         self.pipes: set[asyncio.Task[None]] = set()
         self.loop = asyncio.new_event_loop()
@@ -60,7 +62,6 @@ class Proxy:
     async def _listen(self) -> None:
         listener = socket.create_server(("127.0.0.1", self.port))
         listener.setblocking(False)
-        self.port = listener.getsockname()[1]
         self.acceptor = asyncio.create_task(self._accept(listener))
 
     async def _accept(self, listener: socket.socket) -> None:

@@ -3,6 +3,7 @@
 import atexit
 import itertools
 import os
+import random
 import shutil
 import signal
 import socket
@@ -11,6 +12,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Self, cast
@@ -19,6 +21,11 @@ import pymysql
 
 READY_WITHIN = 30.0
 SEARCH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"  # Debian keeps mariadbd where only root looks
+
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+# Below 32768, where Linux begins to give ports to clients: one of these stays free until a server has started on it.
+PORTS = range(10_000 + WORKER % 16, 32_768, 16)
+NEXT_PORT = itertools.cycle(random.sample(PORTS, len(PORTS)))
 
 LOOPBACK_NAMES = "IP:127.0.0.1,DNS:localhost"
 
@@ -30,10 +37,12 @@ class ServerError(Exception):
 
 
 def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """Never one that another worker of this run chooses nor, where Linux is set up as usual, one of a client's."""
+    for port in itertools.islice(NEXT_PORT, len(PORTS)):
+        with socket.socket() as listener, suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
+    raise ServerError("no port is free")
 
 
 def program(name: str) -> str:

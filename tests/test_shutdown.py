@@ -9,14 +9,15 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.conftest import StartService
+from tests.conftest import TEST_SETTINGS, StartService
 from tests.proxy import Proxy
-from tests.servers import MariaDB
+from tests.servers import MariaDB, free_port, wait_until
 from tests.service import ROOT, Service, clean_environment
 
 
@@ -148,15 +149,16 @@ def test_half_a_request_does_not_hold_up_the_exit(start_service: StartService) -
         assert service.wait_for_exit(within=6) == 0
 
 
-def test_a_stdout_that_nobody_reads_stops_neither_requests_nor_the_exit(start_service: StartService) -> None:
-    template = start_service()
+def test_a_stdout_that_nobody_reads_stops_neither_requests_nor_the_exit(tmp_path: Path) -> None:
+    own = {"HOST": "127.0.0.1", "PORT": free_port(), "DATA_DIR": tmp_path, "LOG_LEVEL": "DEBUG"}
     reader, writer = os.pipe()
-    env = clean_environment(template.env | {"PORT": template.port + 1, "LOG_LEVEL": "DEBUG"})
-    process = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=env, stdout=writer)
+    process = subprocess.Popen(
+        [sys.executable, "app.py"], cwd=ROOT, env=clean_environment(TEST_SETTINGS | own), stdout=writer
+    )
     os.close(writer)
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{template.port + 1}", timeout=5) as client:
-            wait_until_up(client)
+        with httpx.Client(base_url=f"http://127.0.0.1:{own['PORT']}", timeout=5) as client:
+            wait_until(partial(is_live, client, process), "the service")
             assert {client.get("/nothing", headers={"User-Agent": "x" * 4000}).status_code for _ in range(300)} == {404}
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
@@ -165,13 +167,9 @@ def test_a_stdout_that_nobody_reads_stops_neither_requests_nor_the_exit(start_se
         os.close(reader)
 
 
-def wait_until_up(client: httpx.Client) -> None:
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        try:
-            client.get("/health/live")
-        except httpx.TransportError:
-            time.sleep(0.05)
-        else:
-            return
-    raise AssertionError("it did not start")
+def is_live(client: httpx.Client, process: subprocess.Popen[bytes]) -> bool:
+    assert process.poll() is None, f"it ended with status {process.returncode}"
+    try:
+        return client.get("/health/live").status_code == 200
+    except httpx.TransportError:
+        return False
