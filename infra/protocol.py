@@ -12,6 +12,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from infra.problems import Problem, Unavailable, problem_response
 from infra.request_limits import linger
 from infra.requests import Frame
+from infra.write_batch import WriteBatch
 from settings import Settings
 
 KEEP_ALIVE = 75  # seconds; longer than the idle time-outs of the usual proxies (60 s), so that they close first
@@ -24,6 +25,7 @@ class Cycle(RequestResponseCycle):
     """uvicorn's, but an answer's head leaves with the first part of its body: one write and one packet for both."""
 
     head = b""
+    batch: WriteBatch | None = None
 
     async def send(self, message: Any) -> None:
         if self.flow.write_paused and not self.disconnected:
@@ -38,7 +40,11 @@ class Cycle(RequestResponseCycle):
             raise RuntimeError(f"{message['type']}, but the answer has begun or ended")
         else:
             more_body = message.get("more_body", False)
-            self.transport.write(self.head + self.framed(message.get("body", b""), more_body=more_body))
+            data = self.head + self.framed(message.get("body", b""), more_body=more_body)
+            if self.batch is None or more_body or not self.keep_alive:
+                self.transport.write(data)
+            else:
+                self.batch.write(self.transport, data)
             self.head = b""
             if not more_body:
                 self.complete()
@@ -101,6 +107,7 @@ class Protocol(HttpToolsProtocol):
     """Adds to uvicorn's HTTP/1.1 a limit and a time-out for headers, and problem documents for what isn't a request."""
 
     settings: Settings  # set on the subclass that Server makes
+    batch: WriteBatch  # likewise
     header_bytes = 0  # of headers or trailers that aren't complete; 0 between requests and within a body
     received = 0  # bytes at once, which may be of several requests
     at_most = 0  # bytes that these headers can have: all that was received with any of them
@@ -124,6 +131,7 @@ class Protocol(HttpToolsProtocol):
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """A client that has asked may close its side and still read: the connection stays until the last answer."""
+        self.batch.flush()
         if self.cycle is None or self.cycle.response_complete or self.in_body:
             return False
         self.cycle.keep_alive = False
@@ -131,6 +139,10 @@ class Protocol(HttpToolsProtocol):
             self.cycle.more_body = False
             self.cycle.message_event.set()
         return True
+
+    def shutdown(self) -> None:
+        self.batch.flush()
+        super().shutdown()
 
     def data_received(self, data: bytes) -> None:
         if self.refused:
@@ -140,7 +152,10 @@ class Protocol(HttpToolsProtocol):
         self.at_most += self.received
         self.header_bytes += self.received
         try:
-            self.feed(data)
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                self.decline(data[upgrade.args[0] :])
             if self.header_bytes > MAX_HEADER_BYTES:
                 self.refuse(HEADERS_TOO_LARGE)
         except httptools.HttpParserError:
@@ -148,16 +163,13 @@ class Protocol(HttpToolsProtocol):
         if self.header_bytes and not (self.in_body or self.refused or self.header_timer):
             self.header_timer = self.loop.call_later(self.settings.request_timeout, self.on_header_timeout)
 
-    def feed(self, data: bytes) -> None:
+    def decline(self, rest: bytes) -> None:
         """There is nothing to upgrade to: a request that asks for it is answered as what it is, HTTP/1.1."""
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            if self.in_body:  # which this parser would take for the other protocol, or for the next request
-                self.parser = parser_of_body(self, self.scope["headers"])
-                self.parser.feed_data(data[upgrade.args[0] :])
-            else:
-                self.refused = True  # the answer closes the connection
+        if self.in_body:  # which this parser would take for the other protocol, or for the next request
+            self.parser = parser_of_body(self, self.scope["headers"])
+            self.parser.feed_data(rest)
+        else:
+            self.refused = True  # the answer closes the connection
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -173,9 +185,11 @@ class Protocol(HttpToolsProtocol):
             raise ValueError  # stops the parser: nothing of the request reaches the app
         super().on_headers_complete()
         self.cycle.__class__ = Cycle  # uvicorn makes one of its own, with no way to name another
+        self.cycle.batch = self.batch  # type: ignore[attr-defined]
         self.headers = []  # for trailers, which mean nothing here
         self.header_bytes, self.in_body = 0, True
-        self.forget_header_timer()
+        if self.header_timer:
+            self.forget_header_timer()
         if self.app_state["stopping"].is_set() or self.parser.should_upgrade():
             self.cycle.keep_alive = False
 

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 from infra.logs import LogWriter, get_logger
 from infra.protocol import Protocol
 from infra.startup import StartupError
+from infra.write_batch import WriteBatch
 from settings import Settings
 
 BACKLOG = 2048
@@ -32,7 +33,7 @@ class Server(uvicorn.Server):
     """Serves from the end of the lifespan's start until a signal, then drains."""
 
     def __init__(self, app: ASGIApp, settings: Settings, state: dict[str, Any]) -> None:
-        protocol = type("BerthProtocol", (Protocol,), {"settings": settings})
+        protocol: Any = type("BerthProtocol", (Protocol,), {"settings": settings})
         config = uvicorn.Config(
             app,
             http=protocol,
@@ -46,6 +47,7 @@ class Server(uvicorn.Server):
         )
         config.load()
         super().__init__(config)
+        protocol.batch = WriteBatch(asyncio.get_running_loop(), self.server_state.tasks)
         self.settings = settings
         self.lifespan = config.lifespan_class(config)
         self.lifespan.state = state

@@ -2,11 +2,13 @@
 
 import asyncio
 import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import pytest
+import uvloop
 from starlette.types import Message, Receive, Scope, Send
 
 from infra import protocol
@@ -14,6 +16,7 @@ from infra.server import Server
 from settings import load
 
 Part = dict[str, Any]
+Meanwhile = Callable[[Server, list[socket.socket]], None]
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
@@ -34,19 +37,28 @@ def sending(*parts: Part) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
 
 
 @asynccontextmanager
-async def served(app: Any) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A connection to the app."""
+async def serving(app: Any) -> AsyncIterator[tuple[Server, tuple[str, int]]]:
+    """The app's server, and where it listens."""
     settings = load({"SYS_ENV": "test", "SECRET_KEY": "k" * 32})
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = Server(app, settings, {"stopping": asyncio.Event()})
         await server.startup([listener])
-        reader, writer = await asyncio.open_connection(*listener.getsockname())
+        try:
+            yield server, listener.getsockname()
+        finally:
+            server.force_exit = True  # or it would wait for what a broken connection still has to answer
+            await server.shutdown()
+
+
+@asynccontextmanager
+async def served(app: Any) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection to the app."""
+    async with serving(app) as (_, address):
+        reader, writer = await asyncio.open_connection(*address)
         try:
             yield reader, writer
         finally:
-            server.force_exit = True  # or it would wait for what a broken connection still has to answer
             writer.close()
-            await server.shutdown()
 
 
 def answer_to(sent: bytes, *parts: Part) -> bytes:
@@ -65,9 +77,7 @@ def fields(answer: bytes) -> dict[bytes, bytes]:
     return {name.lower(): value for name, _, value in (line.partition(b": ") for line in lines)}
 
 
-def test_head_and_body_leave_in_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
-    written: list[bytes] = []
-
+def watch_writes(monkeypatch: pytest.MonkeyPatch, seen: list[bytes]) -> None:
     class Watched(protocol.Protocol):
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
@@ -78,13 +88,18 @@ def test_head_and_body_leave_in_one_write(monkeypatch: pytest.MonkeyPatch) -> No
             self.transport = transport
 
         def write(self, data: bytes) -> None:
-            written.append(data)
+            seen.append(data)
             self.transport.write(data)
 
         def __getattr__(self, name: str) -> Any:
             return getattr(self.transport, name)
 
     monkeypatch.setattr("infra.server.Protocol", Watched)
+
+
+def test_head_and_body_leave_in_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[bytes] = []
+    watch_writes(monkeypatch, written)
     assert answer_to(GET, start((b"content-length", b"2")), body(b"ok")).endswith(b"\r\n\r\nok")
     assert len(written) == 1
 
@@ -178,3 +193,91 @@ def test_a_connection_on_which_an_answer_takes_long_is_not_idle(monkeypatch: pyt
             return await reader.readuntil(b"ok")
 
     assert asyncio.run(exchange()).endswith(b"ok")
+
+
+MADE = b"made"
+
+
+def nothing(server: Server, clients: list[socket.socket]) -> None:
+    pass
+
+
+def made_in_one_turn(
+    count: int, seen: list[bytes], *, before: Meanwhile = nothing, after: Meanwhile = nothing
+) -> list[bytes]:
+    """What so many clients get; `before` comes before all answers are made, and `after` before they leave."""
+
+    async def exchange() -> list[bytes]:
+        asked, go = [], asyncio.Event()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            asked.append(scope)
+            await go.wait()
+            await send(start((b"content-length", b"2")))
+            seen.append(MADE)
+            await send(body(b"ok"))
+
+        async with serving(app) as (server, address), asyncio.timeout(10):
+            with ExitStack() as stack:
+                clients = [stack.enter_context(socket.create_connection(address)) for _ in range(count)]
+                for client in clients:
+                    client.setblocking(False)
+                    client.send(GET)
+                while len(asked) < count:  # noqa: ASYNC110 - the server is in the same loop
+                    await asyncio.sleep(0.01)
+                go.set()
+                before(server, clients)
+                await asyncio.sleep(0)
+                after(server, clients)
+                return [await first_answer(client) for client in clients if client.fileno() >= 0]
+
+    return uvloop.run(exchange())  # the service's loop: when it reads and when it calls matters here
+
+
+async def first_answer(client: socket.socket) -> bytes:
+    answer = b""
+    with suppress(OSError):  # closed or reset
+        while not answer.endswith(b"ok") and (part := await asyncio.get_running_loop().sock_recv(client, 1000)):
+            answer += part
+    return answer
+
+
+def test_answers_that_are_made_in_one_turn_leave_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bytes] = []
+    watch_writes(monkeypatch, seen)
+    answers = made_in_one_turn(5, seen)
+    assert [part[-4:] for part in seen] == [MADE] * 5 + [b"\r\nok"] * 5
+    assert all(answer.startswith(b"HTTP/1.1 200 OK\r\n") for answer in answers)
+
+
+def test_answers_to_few_clients_leave_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bytes] = []
+    watch_writes(monkeypatch, seen)
+    made_in_one_turn(2, seen)
+    assert [part[-4:] for part in seen] == [MADE, b"\r\nok"] * 2
+
+
+def half_close(server: Server, clients: list[socket.socket]) -> None:
+    for client in clients:
+        client.shutdown(socket.SHUT_WR)
+
+
+def shut_down(server: Server, clients: list[socket.socket]) -> None:
+    for connection in list(server.server_state.connections):
+        connection.shutdown()
+
+
+@pytest.mark.parametrize("closing", [half_close, shut_down])
+def test_an_answer_that_is_made_is_not_lost_with_its_connection(closing: Meanwhile) -> None:
+    assert all(made_in_one_turn(5, [], after=closing))
+
+
+def test_a_client_that_has_gone_takes_no_other_ones_answer_with_it() -> None:
+    def reset(server: Server, clients: list[socket.socket]) -> None:
+        for client in clients[:2]:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.close()
+
+    answers = made_in_one_turn(5, [], before=reset)
+    assert len(answers) == 3
+    assert all(answers)
