@@ -7,6 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
+VERSION_7 = 0x7 << 76 | 0b10 << 62  # and the variant
 ID_PATTERN = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$(?!\n)"
 
 Id = Annotated[
@@ -25,8 +26,8 @@ def new_id(after: str | None = None) -> str:
     It is above the id `after` even where that one's clock was ahead.
     """
     milliseconds, nanoseconds = divmod(time.time_ns(), 1_000_000)
-    value = milliseconds << 80 | 0x7 << 76 | (nanoseconds * 4096 // 1_000_000) << 64
-    value |= 0b10 << 62 | random.getrandbits(62)  # an id is no secret
+    value = milliseconds << 80 | (nanoseconds * 4096 // 1_000_000) << 64 | VERSION_7
+    value |= random.getrandbits(62)  # an id is no secret
     if after:
         value = max(value, uuid.UUID(after).int + 1)
     text = value.to_bytes(16).hex()

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any
@@ -21,8 +20,7 @@ Fields = dict[str, Any]
 Layout = Callable[[Fields, logging.LogRecord], Fields]  # from the names of plain JSON to those of a format
 
 
-@dataclass(slots=True)
-class RequestContext:
+class RequestContext(msgspec.Struct):
     """What every line of a request says about it."""
 
     trace_id: str
@@ -33,7 +31,7 @@ class RequestContext:
 
     @property
     def traceparent(self) -> str:
-        return f"00-{self.trace_id}-{self.span_id}-{self.sampled:02x}"
+        return f"00-{self.trace_id}-{self.span_id}-{'01' if self.sampled else '00'}"
 
 
 request_context: ContextVar[RequestContext | None] = ContextVar("request_context", default=None)
@@ -98,9 +96,8 @@ class JsonLines(MsgspecFormatter):
 
 def own_fields(record: logging.LogRecord, message: str) -> Fields:
     """What every line has, and within a request its ids."""
-    seconds, milliseconds = divmod(int(record.created * 1000 + 0.0005), 1000)  # a float's .678 may be .67799999
     fields = {
-        "time": f"{time_of_second(seconds)}.{milliseconds:03}Z",
+        "time": rfc3339(int(record.created * 1000 + 0.0005)),  # a float's .678 may be .67799999
         "severity": severity(record.levelno),
         "message": message,
         "logger": record.name,
@@ -116,7 +113,12 @@ def own_fields(record: logging.LogRecord, message: str) -> Fields:
 
 
 @lru_cache(maxsize=2)
-def time_of_second(seconds: int) -> str:
+def rfc3339(milliseconds: int) -> str:
+    return f"{rfc3339_second(milliseconds // 1000)}.{milliseconds % 1000:03}Z"
+
+
+@lru_cache(maxsize=2)
+def rfc3339_second(seconds: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 

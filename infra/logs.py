@@ -32,9 +32,12 @@ def get_logger(type: str) -> logging.Logger:  # noqa: A002 - the name of the fie
 
 
 def log_access(logger: logging.Logger, message: str, fields: dict[str, str | float | None], outside: str) -> None:
-    """`logger.info(message, extra=fields)` in a third of the time; `outside` is what clients have sent of it."""
+    """`logger.info(message, extra=fields)` in a third of the time, without filters of the logger's own.
+
+    `outside` is what clients have sent of it.
+    """
     if logger.isEnabledFor(logging.INFO):
-        logger.handle(AccessRecord(logger.name, message, fields, outside))
+        logger.callHandlers(AccessRecord(logger.name, message, fields, outside))
 
 
 class LineHandler(logging.Handler):
@@ -45,14 +48,11 @@ class LineHandler(logging.Handler):
 
     def handle(self, record: logging.LogRecord) -> bool:
         """Without the handler's lock: the writer has its own, and formatting calls code of others."""
-        self.emit(record)
-        return True
-
-    def emit(self, record: logging.LogRecord) -> None:
         try:
             self.writer.offer(f"{self.formatter.format(record)}\n".encode(), urgent=record.levelno >= logging.ERROR)
         except Exception:  # noqa: BLE001 - logging never breaks what it reports on
-            return
+            return False
+        return True
 
 
 def configure(

@@ -6,7 +6,7 @@ import random
 import re
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -83,7 +83,7 @@ class Exchange:
         self.request_bytes += len(message.get("body", b""))
         return message
 
-    async def send(self, message: Message) -> None:
+    def send(self, message: Message) -> Awaitable[None]:
         if message["type"] == "http.response.start":
             self.scope["status"] = message["status"]
             headers = message.setdefault("headers", [])
@@ -96,7 +96,7 @@ class Exchange:
             headers.append((b"traceparent", self.context.traceparent.encode()))
         else:
             self.response_bytes += len(message.get("body", b""))
-        await self._send(message)
+        return self._send(message)
 
     async def answer(self, problem: Problem) -> None:
         """Unless another answer has begun: then the server cuts it off, so that the client sees it is incomplete."""
@@ -119,7 +119,7 @@ class Exchange:
                 "route": route,
                 "path": path,
                 "status": status,
-                "duration_ms": round(seconds * 1000, 3),
+                "duration_ms": int(seconds * 1_000_000) / 1000,
                 "request_bytes": self.request_bytes,
                 "response_bytes": self.response_bytes,
                 "client": client,
@@ -131,7 +131,7 @@ class Exchange:
 
 def context_of(headers: Mapping[bytes, bytes]) -> RequestContext:
     """A span of our own in the caller's trace: `traceparent` first, then `X-Cloud-Trace-Context`, else a new trace."""
-    random_hex = random.randbytes(24).hex()  # noqa: S311 - for two ids, which are no secrets
+    random_hex = random.getrandbits(192).to_bytes(24).hex()
     trace_id, sampled = trace_of(headers) or (random_hex[:32], False)
     request_id = headers.get(b"x-request-id", b"").decode("latin-1")
     if not (request_id and re.fullmatch(REQUEST_ID, request_id)):

@@ -14,23 +14,28 @@ class TimeLimit:
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
+        self.loop: asyncio.AbstractEventLoop | None = None
         self.running: dict[Block, None] = {}  # in the order of their ends
         self.timer: asyncio.TimerHandle | None = None
 
     def __call__(self) -> "Block":
         return Block(self)
 
-    def begin(self, block: "Block") -> None:
-        self.running[block] = None
-        if self.timer is None:
-            self.timer = asyncio.get_running_loop().call_later(self.seconds, self.on_timer)
+    def running_loop(self) -> asyncio.AbstractEventLoop:
+        """Kept, because Python 3.11 asks the kernel for the process's id each time that it is asked for the loop."""
+        if self.loop is None:
+            self.loop = asyncio.get_running_loop()
+        return self.loop
+
+    def set_timer(self, seconds: float) -> None:
+        self.timer = self.running_loop().call_later(seconds, self.on_timer)
 
     def on_timer(self) -> None:
         self.timer = None
         for block in list(self.running):
             rest = block.end - time.monotonic()
             if rest > 0:
-                self.timer = asyncio.get_running_loop().call_later(rest, self.on_timer)
+                self.set_timer(rest)
                 return
             del self.running[block]
             block.expire()
@@ -46,12 +51,14 @@ class Block:
         self.expired = False
 
     def __enter__(self) -> "Block":
-        task = asyncio.current_task()
+        task = asyncio.current_task(self.limit.running_loop())
         assert task is not None  # noqa: S101 - else there is nothing to cancel
         self.task = task
         self.cancelling = task.cancelling()
         self.end = time.monotonic() + self.limit.seconds
-        self.limit.begin(self)
+        self.limit.running[self] = None
+        if self.limit.timer is None:
+            self.limit.set_timer(self.limit.seconds)
         return self
 
     def __exit__(
