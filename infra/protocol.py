@@ -188,8 +188,7 @@ class Protocol(HttpToolsProtocol):
         self.cycle.batch = self.batch  # type: ignore[attr-defined]
         self.headers = []  # for trailers, which mean nothing here
         self.header_bytes, self.in_body = 0, True
-        if self.header_timer:
-            self.forget_header_timer()
+        self.forget_header_timer()
         if self.app_state["stopping"].is_set() or self.parser.should_upgrade():
             self.cycle.keep_alive = False
 
