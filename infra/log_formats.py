@@ -37,8 +37,31 @@ class RequestContext(msgspec.Struct):
 request_context: ContextVar[RequestContext | None] = ContextVar("request_context", default=None)
 
 
+class AccessLine(msgspec.Struct, gc=False):
+    """An access line, named and ordered as in plain JSON."""
+
+    time: str
+    severity: str
+    message: str
+    logger: str
+    type: str
+    trace_id: str
+    span_id: str
+    request_id: str
+    account_id: str | msgspec.UnsetType
+    method: str
+    route: str | None
+    path: str
+    status: int
+    duration_ms: float
+    request_bytes: int
+    response_bytes: int
+    client: str | None
+    user_agent: str
+
+
 class AccessRecord(logging.LogRecord):
-    """Of an access line: its `fields` are text, numbers and None, under names that no other line has.
+    """Of an access line.
 
     LogRecord's own start looks for file, thread and process, too, and takes as long as all the rest of an access line.
     `outside` holds all that a client has sent of what the line says, and no more of the line is searched for secrets.
@@ -47,22 +70,22 @@ class AccessRecord(logging.LogRecord):
     args = exc_info = exc_text = stack_info = None
     pathname = filename = module = funcName = processName = threadName = taskName = ""  # noqa: N815 - LogRecord's names
     lineno = process = thread = 0
+    relativeCreated = 0.0  # noqa: N815
     levelno, levelname = logging.INFO, "INFO"
 
-    def __init__(self, name: str, message: str, fields: Fields, outside: str) -> None:
-        self.name = name
-        self.msg = self.message = message
-        self.created = time.time()
-        self.msecs = self.created % 1 * 1000
-        self.relativeCreated = 0
-        self.fields = fields
+    def __init__(self, milliseconds: int, line: AccessLine, outside: str) -> None:
+        self.created = milliseconds / 1000
+        self.msecs = milliseconds % 1000
+        self.name = line.logger
+        self.msg = self.message = line.message
+        self.line = line
         self.outside = outside
 
 
 class JsonLines(MsgspecFormatter):
     """python-json-logger, with fields of our own, and a line whatever the record holds."""
 
-    def __init__(self, layout: Layout, redactor: Redactor) -> None:
+    def __init__(self, layout: Layout | None, redactor: Redactor) -> None:
         super().__init__(reserved_attrs=[*RESERVED_ATTRS, "taskName", "color_message"])
         self.layout = layout
         self.redactor = redactor
@@ -70,13 +93,15 @@ class JsonLines(MsgspecFormatter):
     def format(self, record: logging.LogRecord) -> str:
         try:
             if isinstance(record, AccessRecord):
-                fields = own_fields(record, record.msg)
-                fields.update(record.fields)
-                return self.jsonify_log_record(self.layout(fields, record), record.outside)
+                line = self.layout(msgspec.to_builtins(record.line), record) if self.layout else record.line
+                return self.jsonify_log_record(line, record.outside)
             return super().format(record)
         except Exception:  # noqa: BLE001 - arguments that don't fit, an extra that can't be read, a __str__ that raises
             bare = logging.LogRecord(record.name, record.levelno, "", 0, as_text(record.msg), None, record.exc_info)
-            bare.__dict__.update(getattr(record, "fields", {}))
+            if isinstance(record, AccessRecord):
+                own = own_fields(bare, "")
+                fields = msgspec.to_builtins(record.line)
+                bare.__dict__.update({name: value for name, value in fields.items() if name not in own})
             return super().format(bare)
 
     def add_fields(self, log_data: Fields, record: logging.LogRecord, message_dict: Fields) -> None:
@@ -88,9 +113,9 @@ class JsonLines(MsgspecFormatter):
         for name, value in extras.items():
             taken = name in fields or name in ("exception", "truncated")
             fields[f"extra_{utf8(name)}" if taken else utf8(name)] = plain(value, name)
-        log_data.update(self.layout(fields, record))
+        log_data.update(self.layout(fields, record) if self.layout else fields)
 
-    def jsonify_log_record(self, log_data: Fields, outside: str | None = None) -> str:
+    def jsonify_log_record(self, log_data: Fields | AccessLine, outside: str | None = None) -> str:
         return fit(self.redactor.line(to_json(log_data), outside))
 
 
@@ -130,10 +155,6 @@ def type_of_line(logger: str) -> str:
 @lru_cache(maxsize=64)
 def severity(level: int) -> str:
     return str(logging.getLevelName(min(max(level // 10 * 10, logging.DEBUG), logging.CRITICAL)))
-
-
-def as_json(fields: Fields, record: logging.LogRecord) -> Fields:
-    return fields
 
 
 HTTP_REQUEST = {
@@ -213,10 +234,10 @@ class ConsoleLines(JsonLines):
     """The JSON line made readable, so what holds for that holds here: nothing secret, nothing that a terminal obeys."""
 
     def __init__(self, redactor: Redactor, *, colour: bool) -> None:
-        super().__init__(as_json, redactor)
+        super().__init__(None, redactor)
         self.colour = colour
 
-    def jsonify_log_record(self, log_data: Fields, outside: str | None = None) -> str:
+    def jsonify_log_record(self, log_data: Fields | AccessLine, outside: str | None = None) -> str:
         fields = msgspec.json.decode(super().jsonify_log_record(log_data, outside))
         names = ("time", "severity", "message", "logger", "type", "exception")
         time, severity, message, logger, type_, exception = (fields.pop(name, "") for name in names)

@@ -10,6 +10,7 @@ from functools import partial
 from types import TracebackType
 
 from infra.log_formats import (
+    AccessLine,
     AccessRecord,
     ConsoleLines,
     JsonLines,
@@ -17,7 +18,6 @@ from infra.log_formats import (
     RequestContext,
     as_ecs,
     as_gcp,
-    as_json,
     request_context,
 )
 from infra.log_safety import Redactor
@@ -31,13 +31,12 @@ def get_logger(type: str) -> logging.Logger:  # noqa: A002 - the name of the fie
     return logging.getLogger(f"berth.{type}")
 
 
-def log_access(logger: logging.Logger, message: str, fields: dict[str, str | float | None], outside: str) -> None:
-    """`logger.info(message, extra=fields)` in a third of the time, without filters of the logger's own.
+def log_access(logger: logging.Logger, milliseconds: int, line: AccessLine, outside: str) -> None:
+    """`logger.info(line.message, extra=...)` in a quarter of the time, without filters of the logger's own.
 
-    `outside` is what clients have sent of it.
+    `milliseconds` is the line's time, `outside` what clients have sent of it.
     """
-    if logger.isEnabledFor(logging.INFO):
-        logger.callHandlers(AccessRecord(logger.name, message, fields, outside))
+    logger.callHandlers(AccessRecord(milliseconds, line, outside))
 
 
 class LineHandler(logging.Handler):
@@ -94,7 +93,7 @@ def dropped_lines() -> int:
 def make_formatter(log_format: str, redactor: Redactor, project: str | None, *, colour: bool = False) -> JsonLines:
     if log_format == "console":
         return ConsoleLines(redactor, colour=colour)
-    layouts: dict[str, Layout] = {"json": as_json, "gcp": partial(as_gcp, project=project), "ecs": as_ecs}
+    layouts: dict[str, Layout | None] = {"json": None, "gcp": partial(as_gcp, project=project), "ecs": as_ecs}
     return JsonLines(layouts[log_format], redactor)
 
 

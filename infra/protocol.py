@@ -18,6 +18,7 @@ from settings import Settings
 KEEP_ALIVE = 75  # seconds; longer than the idle time-outs of the usual proxies (60 s), so that they close first
 MAX_HEADER_BYTES = 64 * 1024
 MAX_PIPELINED = 100  # requests that wait for their turn on one connection: each takes far more memory than bytes
+CR, LF, NUL = b"\r\n\0"
 HEADERS_TOO_LARGE = Problem(431, f"the headers may have at most {MAX_HEADER_BYTES} bytes")
 
 
@@ -52,7 +53,7 @@ class Cycle(RequestResponseCycle):
     def head_of(self, status: int, headers: list[tuple[bytes, bytes]]) -> bytes:
         lines = self.default_headers + headers
         named = dict(lines)
-        if b"close" in named.get(b"connection", b"").lower():
+        if b"connection" in named and b"close" in named[b"connection"].lower():
             self.keep_alive = False
         elif not self.keep_alive:
             lines.append((b"connection", b"close"))
@@ -63,10 +64,11 @@ class Cycle(RequestResponseCycle):
         elif status not in (204, 304) and self.scope["method"] != "HEAD":
             self.chunked_encoding = True
             lines.append((b"transfer-encoding", b"chunked"))
-        fields = b"\r\n".join(map(b": ".join, lines))
-        if not fields.count(b"\r") == fields.count(b"\n") == len(lines) - 1 or b"\0" in fields:
+        fields = list(map(b": ".join, lines))
+        text = b"".join(fields)
+        if CR in text or LF in text or NUL in text:
             raise RuntimeError("a header of the answer holds a line's end or NUL")  # else it could go on as another
-        return b"%b%b\r\n\r\n" % (STATUS_LINE[status], fields)
+        return b"%b%b\r\n\r\n" % (STATUS_LINE[status], b"\r\n".join(fields))
 
     def framed(self, body: bytes, *, more_body: bool) -> bytes:
         if self.scope["method"] == "HEAD":

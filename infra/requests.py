@@ -2,18 +2,22 @@
 the metrics."""
 
 import asyncio
+import logging
 import random
 import re
 import time
 import traceback
 from collections.abc import Awaitable, Mapping
 
+from msgspec import UNSET
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from infra.ids import new_id
+from infra.log_formats import AccessLine, rfc3339
 from infra.logs import RequestContext, get_logger, log_access, request_context
 from infra.metrics import RequestMetrics
 from infra.problems import Problem, Unavailable, problem_response
+from infra.times import now_ms
 
 # W3C Trace Context, section 3.2: version ff and all-zero ids are invalid, later versions may append fields.
 TRACEPARENT = r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(-.*)?"
@@ -111,22 +115,18 @@ class Exchange:
         user_agent = self.headers.get(b"user-agent", b"").decode("latin-1")
         seconds = time.perf_counter() - self.started
         metrics.observe(method, route, status, seconds)
-        log_access(
-            access_log,
-            f"{method} {path} {status}",
-            {
-                "method": method,
-                "route": route,
-                "path": path,
-                "status": status,
-                "duration_ms": int(seconds * 1_000_000) / 1000,
-                "request_bytes": self.request_bytes,
-                "response_bytes": self.response_bytes,
-                "client": client,
-                "user_agent": user_agent,
-            },
-            outside=f"{method} {path} {client} {user_agent} {context.trace_id} {context.request_id}",
-        )
+        if not access_log.isEnabledFor(logging.INFO):
+            return
+        milliseconds = now_ms()
+        line = AccessLine(  # by position: finding the fields by name takes longer than writing the line
+            rfc3339(milliseconds), "INFO", f"{method} {path} {status}", access_log.name, "access",
+            context.trace_id, context.span_id, context.request_id, context.account_id or UNSET,
+            method, route, path, status,
+            int(seconds * 1_000_000) / 1000, self.request_bytes, self.response_bytes,
+            client, user_agent,
+        )  # fmt: skip
+        outside = f"{method} {path} {client} {user_agent} {context.trace_id} {context.request_id}"
+        log_access(access_log, milliseconds, line, outside)
 
 
 def context_of(headers: Mapping[bytes, bytes]) -> RequestContext:

@@ -39,6 +39,13 @@ def test_a_request_has_one_access_line_with_the_ids_of_its_answer(service: Servi
     assert line["duration_ms"] > 0
 
 
+def test_below_the_level_a_request_has_no_line(start_service: StartService) -> None:
+    service = start_service(LOG_LEVEL="WARNING")
+    assert service.client.get("/").status_code == 200
+    assert service.stop() == 0
+    assert service.log(type="access") == []
+
+
 def test_no_line_holds_a_secret_whatever_the_client_does_with_it(start_service: StartService, backend: str) -> None:
     trace_id = "4bf92f3577b34da6a3ce929d0e0e4736"
     key = "the key of this very service, kept secret"
