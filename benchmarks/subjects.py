@@ -88,10 +88,13 @@ class Service:
             except OSError:
                 time.sleep(0.001)
 
-    def pss(self) -> float:
-        """MiB of the process's proportional set size."""
+    def pss(self, kind: str = "Pss") -> float:
+        """MiB of the process's proportional set size.
+
+        `Pss_Anon` is the part that doesn't change when another process comes or goes that has the same files mapped.
+        """
         text = Path(f"/proc/{self.process.pid}/smaps_rollup").read_text()
-        return int(text.split("Pss:")[1].split()[0]) / 1024
+        return int(text.split(f"{kind}:")[1].split()[0]) / 1024
 
     def cpu(self) -> float:
         """Seconds that all its threads have computed."""

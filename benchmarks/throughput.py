@@ -41,13 +41,13 @@ def measure(world: World, rounds: int, seconds: int) -> dict[Cell, list[load.Loa
 
 
 def memory_slope(world: World, requests: int, seconds: int) -> list[tuple[int, float]]:
-    """Berth's PSS in MiB after so many requests, health and `me` in turn, until there were enough."""
+    """Berth's anonymous memory in MiB after so many requests, health and `me` in turn, until there were enough."""
     with Service(BERTH, world.env(redis=True)) as service:
         service.first_answer("/health/live")
         load.warm_up(world, service)
-        done, points = 0, [(0, service.pss())]
+        done, points = 0, [(0, service.pss("Pss_Anon"))]
         while done < requests:
             for route in ("health", "me"):
                 done += load.run(world, service, route, 32, seconds).requests
-            points.append((done, service.pss()))
+            points.append((done, service.pss("Pss_Anon")))
         return points
