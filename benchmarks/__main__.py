@@ -56,7 +56,7 @@ def measure_drivers(world: World, options: Options) -> Any:
 
 
 def measure_slope(world: World, options: Options) -> Any:
-    requests = 100_000 if options.rounds == 1 else 3_000_000
+    requests = 100_000 if options.rounds == 1 else 5_000_000
     return throughput.memory_slope(world, requests, options.seconds * 3)
 
 

@@ -142,11 +142,11 @@ def drivers(results: Results, figures: Any) -> list[str]:
 
 
 def slope(results: Results, figures: Any) -> list[str]:
-    third = figures[len(figures) // 3]
-    per_million = (figures[-1][1] - third[1]) / max(1, figures[-1][0] - third[0]) * 1e6
+    late = figures[len(figures) * 4 // 5]
+    per_million = (figures[-1][1] - late[1]) / max(1, figures[-1][0] - late[0]) * 1e6
     rows = [[f"{done:,}", f"{memory:.1f}"] for done, memory in figures[:: max(1, len(figures) // 12)]]
     text = (
-        f"Over the last two thirds: {per_million:+.2f} MiB for a million requests (health and `me` in turn). Anonymous "
+        f"Over the last fifth: {per_million:+.2f} MiB for a million requests (health and `me` in turn). Anonymous "
         "memory: the files' part of the PSS changes whenever another Python comes or goes."
     )
     return ["## Memory over time", "", text, "", *table(["requests", "anonymous memory, MiB"], rows)]
