@@ -93,8 +93,7 @@ def measure_loads(world: World, rounds: int, seconds: int) -> Loads:
             }
             for service in services.values():
                 service.first_answer("/health/live")
-                for route in ROUTES:
-                    load.run(world, service, route, 32, 1)
+                load.warm_up(world, service, ROUTES)
             for route in ROUTES:
                 # the other way round every second time, lest what comes before or after another always does
                 for variant in VARIANTS if number % 2 == 0 else reversed(VARIANTS):

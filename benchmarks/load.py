@@ -3,6 +3,7 @@ being sent (coordinated omission), for each subject alike."""
 
 import json
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,6 +51,6 @@ def items(world: World, route: str, connections: int) -> list[str]:
     return [login.access_token for login in world.logins]
 
 
-def warm_up(world: World, service: Service) -> None:
-    for route in ("health", "me", "sessions", "refresh"):
+def warm_up(world: World, service: Service, routes: Sequence[str] = ("health", "me", "sessions", "refresh")) -> None:
+    for route in routes:
         run(world, service, route, 32, 1)

@@ -73,9 +73,9 @@ class AccessRecord(logging.LogRecord):
     relativeCreated = 0.0  # noqa: N815
     levelno, levelname = logging.INFO, "INFO"
 
-    def __init__(self, milliseconds: int, line: AccessLine, outside: str) -> None:
-        self.created = milliseconds / 1000
-        self.msecs = milliseconds % 1000
+    def __init__(self, line: AccessLine, outside: str) -> None:
+        self.created = time.time()
+        self.msecs = self.created % 1 * 1000
         self.name = line.logger
         self.msg = self.message = line.message
         self.line = line
@@ -85,7 +85,7 @@ class AccessRecord(logging.LogRecord):
 class JsonLines(MsgspecFormatter):
     """python-json-logger, with fields of our own, and a line whatever the record holds."""
 
-    def __init__(self, layout: Layout | None, redactor: Redactor) -> None:
+    def __init__(self, layout: Layout, redactor: Redactor) -> None:
         super().__init__(reserved_attrs=[*RESERVED_ATTRS, "taskName", "color_message"])
         self.layout = layout
         self.redactor = redactor
@@ -93,7 +93,8 @@ class JsonLines(MsgspecFormatter):
     def format(self, record: logging.LogRecord) -> str:
         try:
             if isinstance(record, AccessRecord):
-                line = self.layout(msgspec.to_builtins(record.line), record) if self.layout else record.line
+                as_is = self.layout is as_json
+                line = record.line if as_is else self.layout(msgspec.to_builtins(record.line), record)
                 return self.jsonify_log_record(line, record.outside)
             return super().format(record)
         except Exception:  # noqa: BLE001 - arguments that don't fit, an extra that can't be read, a __str__ that raises
@@ -113,7 +114,7 @@ class JsonLines(MsgspecFormatter):
         for name, value in extras.items():
             taken = name in fields or name in ("exception", "truncated")
             fields[f"extra_{utf8(name)}" if taken else utf8(name)] = plain(value, name)
-        log_data.update(self.layout(fields, record) if self.layout else fields)
+        log_data.update(self.layout(fields, record))
 
     def jsonify_log_record(self, log_data: Fields | AccessLine, outside: str | None = None) -> str:
         return fit(self.redactor.line(to_json(log_data), outside))
@@ -155,6 +156,10 @@ def type_of_line(logger: str) -> str:
 @lru_cache(maxsize=64)
 def severity(level: int) -> str:
     return str(logging.getLevelName(min(max(level // 10 * 10, logging.DEBUG), logging.CRITICAL)))
+
+
+def as_json(fields: Fields, record: logging.LogRecord) -> Fields:
+    return fields
 
 
 HTTP_REQUEST = {
@@ -234,7 +239,7 @@ class ConsoleLines(JsonLines):
     """The JSON line made readable, so what holds for that holds here: nothing secret, nothing that a terminal obeys."""
 
     def __init__(self, redactor: Redactor, *, colour: bool) -> None:
-        super().__init__(None, redactor)
+        super().__init__(as_json, redactor)
         self.colour = colour
 
     def jsonify_log_record(self, log_data: Fields | AccessLine, outside: str | None = None) -> str:

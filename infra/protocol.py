@@ -18,7 +18,7 @@ from settings import Settings
 KEEP_ALIVE = 75  # seconds; longer than the idle time-outs of the usual proxies (60 s), so that they close first
 MAX_HEADER_BYTES = 64 * 1024
 MAX_PIPELINED = 100  # requests that wait for their turn on one connection: each takes far more memory than bytes
-CR, LF, NUL = b"\r\n\0"
+CR, LF, NUL = b"\r\n\0"  # numbers: searching bytes for bytes makes and drops a TypeError inside
 HEADERS_TOO_LARGE = Problem(431, f"the headers may have at most {MAX_HEADER_BYTES} bytes")
 
 

@@ -13,8 +13,8 @@ from msgspec import UNSET
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from infra.ids import new_id
-from infra.log_formats import AccessLine, rfc3339
-from infra.logs import RequestContext, get_logger, log_access, request_context
+from infra.log_formats import AccessLine, AccessRecord, rfc3339
+from infra.logs import RequestContext, get_logger, request_context
 from infra.metrics import RequestMetrics
 from infra.problems import Problem, Unavailable, problem_response
 from infra.times import now_ms
@@ -111,22 +111,22 @@ class Exchange:
         scope, context = self.scope, self.context
         route = getattr(scope.get("route"), "path", None)
         method, path, status = scope["method"], scope["path"], scope.get("status", 0)
-        client = scope["client"][0] if scope.get("client") else None
-        user_agent = self.headers.get(b"user-agent", b"").decode("latin-1")
         seconds = time.perf_counter() - self.started
         metrics.observe(method, route, status, seconds)
         if not access_log.isEnabledFor(logging.INFO):
             return
-        milliseconds = now_ms()
+        client = scope["client"][0] if scope.get("client") else None
+        user_agent = self.headers.get(b"user-agent", b"").decode("latin-1")
         line = AccessLine(  # by position: finding the fields by name takes longer than writing the line
-            rfc3339(milliseconds), "INFO", f"{method} {path} {status}", access_log.name, "access",
+            rfc3339(now_ms()), "INFO", f"{method} {path} {status}", access_log.name, "access",
             context.trace_id, context.span_id, context.request_id, context.account_id or UNSET,
             method, route, path, status,
             int(seconds * 1_000_000) / 1000, self.request_bytes, self.response_bytes,
             client, user_agent,
         )  # fmt: skip
         outside = f"{method} {path} {client} {user_agent} {context.trace_id} {context.request_id}"
-        log_access(access_log, milliseconds, line, outside)
+        # In place of access_log.info(), which takes four times as long; only filters of this very logger are passed by.
+        access_log.callHandlers(AccessRecord(line, outside))
 
 
 def context_of(headers: Mapping[bytes, bytes]) -> RequestContext:

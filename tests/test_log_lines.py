@@ -243,13 +243,13 @@ def test_an_access_line_with_fields_of_the_wrong_kind_is_still_written(log_forma
 
 ACCESS_RECORD = """
 from msgspec import UNSET
-from infra.log_formats import AccessLine
+from infra.log_formats import AccessLine, AccessRecord
 context = logs.request_context.get()
 line = AccessLine(
     "2026-01-02T03:04:05.678Z", "INFO", "GET /v1/auth/me 200", "berth.access", "access",
     context.trace_id, context.span_id, context.request_id, context.account_id or UNSET,
     "GET", "/v1/auth/me", "/v1/auth/me", 200, 123.0, 0, 219, "203.0.113.7", "curl/8.5")
-logs.log_access(logs.get_logger("access"), 1767323045678, line, outside="curl/8.5")
+logs.get_logger("access").callHandlers(AccessRecord(line, outside="curl/8.5"))
 """
 
 
