@@ -26,22 +26,22 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 import settings as environment
 from handlers import accounts, docs, events, health, introspection, metrics, root, sessions
 from infra import logs
-from infra.background import background
-from infra.cache import Cache, open_cache
-from infra.cors import Cors
-from infra.database import Database, open_database, sqlite_path
-from infra.limits import SignInLimits
-from infra.metrics import RequestMetrics
-from infra.outbox import Outbox
-from infra.passwords import Passwords
-from infra.problems import Unavailable
-from infra.request_limits import RequestLimits
-from infra.requests import Frame
-from infra.routing import Router
-from infra.schema import is_current, migrate
-from infra.server import serve
-from infra.startup import StartupError, retry
-from infra.tokens import TokenKeys
+from infra.base.background import background
+from infra.redis.cache import Cache, open_cache
+from infra.http.cors import Cors
+from infra.sql.database import Database, open_database, sqlite_path
+from handlers.accounts.sign_in_limits import SignInLimits
+from infra.metrics.counters import RequestMetrics
+from infra.events.outbox import Outbox
+from handlers.accounts.passwords import Passwords
+from infra.http.problems import Unavailable
+from infra.http.limits import RequestLimits
+from infra.http.frame import Frame
+from infra.http.routing import Router
+from infra.sql.schema import is_current, migrate
+from infra.process.server import serve
+from infra.process.startup import StartupError, retry
+from handlers.accounts.tokens import TokenKeys
 from settings import Settings
 
 USAGE = f"""usage: python app.py            serve on HOST and PORT

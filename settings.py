@@ -14,7 +14,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from infra.stand_ins import late_patterns
+from infra.fast.lean_imports import late_patterns
 
 with late_patterns("marshmallow.validate"):  # one for email addresses takes 20 ms
     from dotenv.parser import parse_stream

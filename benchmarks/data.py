@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from benchmarks.subjects import ROOT
-from infra.ids import new_id
-from infra.passwords import scrypt_hash
-from infra.tokens import TokenKeys, new_refresh_token, refresh_token_hash
-from tests.servers import MariaDB, Redis
+from infra.base.ids import new_id
+from handlers.accounts.passwords import scrypt_hash
+from handlers.accounts.tokens import TokenKeys, new_refresh_token, refresh_token_hash
+from tests.support.servers import MariaDB, Redis
 
 SECRET_KEY = "benchmarks " * 4
 PASSWORD = "correct horse battery staple"

@@ -8,7 +8,7 @@ import time
 import aiomysql
 import uvloop
 
-from infra.redis import new_client
+from infra.redis.client import new_client
 from settings import load
 
 CONCURRENCY = 32

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from benchmarks import load
 from benchmarks.data import World
 from benchmarks.subjects import BERTH, Service
-from tests.servers import wait_until
+from tests.support.servers import wait_until
 
 ACCOUNTS = (1_000, 100_000, 1_000_000)
 SESSIONS = (1, 100, 10_000)

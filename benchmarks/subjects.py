@@ -8,7 +8,7 @@ import urllib.request
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from tests.servers import free_port
+from tests.support.servers import free_port
 
 ROOT = Path(__file__).parent.parent
 PEERS = ROOT / "benchmarks/peers"

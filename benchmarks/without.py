@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import app
 from infra import request_limits, requests, time_limits
 from infra.logs import RequestContext
-from infra.metrics import RequestMetrics
+from infra.metrics.counters import RequestMetrics
 
 
 class NoLimit:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from starlette.responses import Response
 
-from infra.openapi import openapi_document
-from infra.problems import Problem
+from infra.http.openapi import openapi_document
+from infra.http.problems import Problem
 from infra.state import Request
 
 SWAGGER_UI = Path(__file__).parent.parent / "infra" / "swagger_ui"

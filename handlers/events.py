@@ -8,14 +8,14 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from infra.cloudevents import CloudEvent
-from infra.database import Database
+from infra.events.cloudevents import CloudEvent
+from infra.sql.database import Database
 from infra.logs import get_logger
-from infra.operations import operation
-from infra.outbox import Outbox
-from infra.problems import Duplicate, Unavailable, invalid
+from infra.http.operations import operation
+from infra.events.outbox import Outbox
+from infra.http.problems import Duplicate, Unavailable, invalid
 from infra.state import Request
-from infra.times import now_ms
+from infra.base.times import now_ms
 from settings import Settings
 
 BATCH = 500  # rows deleted at a time

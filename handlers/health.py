@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 from starlette.responses import Response
 
-from infra.bodies import json_response
+from infra.http.bodies import json_response
 from infra.logs import get_logger
-from infra.operations import operation
-from infra.problems import Unavailable, describe
+from infra.http.operations import operation
+from infra.http.problems import Unavailable, describe
 from infra.state import Request
 
 PING_TIMEOUT = 0.75  # seconds; a kubelet gives a probe 1 s

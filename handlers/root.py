@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from infra.operations import operation
+from infra.http.operations import operation
 from infra.state import Request
 from infra.version import VERSION
 

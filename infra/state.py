@@ -5,13 +5,13 @@ import asyncio
 import starlette.datastructures
 import starlette.requests
 
-from infra.cache import Cache
-from infra.database import Database
-from infra.limits import SignInLimits
-from infra.metrics import RequestMetrics
-from infra.outbox import Outbox
-from infra.passwords import Passwords
-from infra.tokens import TokenKeys
+from infra.redis.cache import Cache
+from infra.sql.database import Database
+from handlers.accounts.sign_in_limits import SignInLimits
+from infra.metrics.counters import RequestMetrics
+from infra.events.outbox import Outbox
+from handlers.accounts.passwords import Passwords
+from handlers.accounts.tokens import TokenKeys
 from settings import Settings
 
 

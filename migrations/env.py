@@ -3,7 +3,7 @@
 from alembic import context
 
 import settings
-from infra.schema import migration_connection
+from infra.sql.schema import migration_connection
 
 connection = context.config.attributes.get("connection")
 if connection is not None:

@@ -7,10 +7,10 @@ from typing import Any, Protocol, TypeVar
 import pytest
 
 from tests.faults.load import QuickService
-from tests.proxy import Proxy
-from tests.servers import MariaDB, Redis, Server, ServerError
-from tests.service import Account, Service, run_app
-from tests.sink import Sink
+from tests.support.proxy import Proxy
+from tests.support.servers import MariaDB, Redis, Server, ServerError
+from tests.support.service import Account, Service, run_app
+from tests.support.sink import Sink
 
 TEST_SETTINGS = {"SYS_ENV": "test", "LOGIN_RATE_LIMIT": "1000/300"}
 EVENTS_TOKEN = "a-token-that-other-services-have"

@@ -23,8 +23,8 @@ from tests.faults.overload import Overload, exceed_concurrency, exhaust_pool, fl
 from tests.faults.races import RACES, run_race
 from tests.faults.stops import kill_and_restart, stop_under_load
 from tests.faults.troubles import Servers, seconds_until, troubles
-from tests.servers import MariaDB, Redis
-from tests.service import Service, parse, run_app
+from tests.support.servers import MariaDB, Redis
+from tests.support.service import Service, parse, run_app
 
 Environment = dict[str, str]
 SETTINGS = {**TEST_SETTINGS, "LOGIN_RATE_LIMIT": "1000000/300", "SECRET_KEY": "one key for every start of the service"}

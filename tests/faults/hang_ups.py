@@ -10,7 +10,7 @@ from typing import Any
 import jwt
 
 from tests.faults.load import ask, encode, new_account, sign_up
-from tests.service import Service
+from tests.support.service import Service
 
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends RST instead of FIN
 

@@ -13,9 +13,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.servers import MariaDB
-from tests.service import Service
-from tests.wire import Answer, parse_answers
+from tests.support.servers import MariaDB
+from tests.support.service import Service
+from tests.support.wire import Answer, parse_answers
 
 HANG = 60  # seconds without an answer: longer than all time-outs of a request together
 PASSWORD = "a long password"

@@ -12,11 +12,11 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from infra.passwords import QUEUE_TIMEOUT, available_cores
+from handlers.accounts.passwords import QUEUE_TIMEOUT, available_cores
 from tests.faults.load import HANG, ask, encode
-from tests.proxy import Proxy
-from tests.service import Environment, Service, read_all
-from tests.wire import Answer, assert_problem, parse_answers
+from tests.support.proxy import Proxy
+from tests.support.service import Environment, Service, read_all
+from tests.support.wire import Answer, assert_problem, parse_answers
 
 Request = tuple[str, str, object, str]  # method, path, body, token
 Outcomes = list[tuple[float, Answer | str]]  # seconds; the answer, or why there is none

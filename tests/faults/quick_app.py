@@ -6,7 +6,7 @@ import signal
 import sys
 
 import app
-from infra import passwords
+from handlers.accounts import passwords
 
 passwords.N, passwords.P = 2**4, 1
 

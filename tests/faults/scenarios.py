@@ -10,11 +10,11 @@ import httpx
 import pymysql
 import uvloop
 
-from infra.database import Connection, Database, open_database
+from infra.sql.database import Connection, Database, open_database
 from settings import Settings, load
 from tests.conftest import TEST_SETTINGS
-from tests.servers import MariaDB
-from tests.service import Account, Service, run_app
+from tests.support.servers import MariaDB
+from tests.support.service import Account, Service, run_app
 
 Environment = dict[str, Any]
 Result = TypeVar("Result")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from tests.faults.load import HANG, PASSWORD, Load, QuickService, Rows, ask, sign_up
-from tests.service import Environment, Service
+from tests.support.service import Environment, Service
 
 
 @dataclass

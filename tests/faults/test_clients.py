@@ -12,8 +12,8 @@ import pytest
 from tests.conftest import TEST_SETTINGS, StartService, backend_settings
 from tests.faults.hang_ups import hang_up
 from tests.faults.load import QuickService
-from tests.service import Account, Service
-from tests.wire import ask, ask_one, assert_problem, connect, read_answers
+from tests.support.service import Account, Service
+from tests.support.wire import ask, ask_one, assert_problem, connect, read_answers
 
 LOGIN = b"POST /v1/auth/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 LIVE = b"GET /health/live HTTP/1.1\r\nHost: x\r\n"

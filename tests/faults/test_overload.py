@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from infra import passwords
-from infra.problems import Unavailable
+from handlers.accounts import passwords
+from infra.http.problems import Unavailable
 from tests.conftest import StartService
 from tests.faults.load import ask
 from tests.faults.scenarios import Environment, connections, eventually, locked_row
-from tests.servers import MariaDB
-from tests.service import Service
-from tests.wire import Answer, assert_problem
+from tests.support.servers import MariaDB
+from tests.support.service import Service
+from tests.support.wire import Answer, assert_problem
 
 LIVE_WITHIN = 2.0  # seconds, on a machine that does other work too; the contract says 0.25
 

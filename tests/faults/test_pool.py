@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from infra.database import Database
-from infra.problems import Unavailable
+from infra.sql.database import Database
+from infra.http.problems import Unavailable
 from tests.conftest import StartService
 from tests.faults.scenarios import (
     NEW_LOOP,
@@ -21,8 +21,8 @@ from tests.faults.scenarios import (
     play,
     rename,
 )
-from tests.proxy import Proxy
-from tests.servers import MariaDB
+from tests.support.proxy import Proxy
+from tests.support.servers import MariaDB
 
 
 def test_killed_idle_connections_are_replaced_unseen(

@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from infra.database import Database
-from infra.problems import Unavailable
+from infra.sql.database import Database
+from infra.http.problems import Unavailable
 from tests.conftest import StartService
 from tests.faults.scenarios import (
     NEW_LOOP,
@@ -26,8 +26,8 @@ from tests.faults.scenarios import (
     play,
     rename,
 )
-from tests.proxy import Proxy
-from tests.servers import MariaDB, free_port
+from tests.support.proxy import Proxy
+from tests.support.servers import MariaDB, free_port
 
 
 def test_a_request_that_finds_no_free_connection_in_time_is_answered_503(

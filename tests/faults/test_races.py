@@ -6,7 +6,7 @@ import pytest
 
 from tests.faults.load import QuickService, rows_of
 from tests.faults.races import RACES, Race, run_race
-from tests.servers import MariaDB
+from tests.support.servers import MariaDB
 
 ROUNDS = 24
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from tests.conftest import StartService
-from tests.proxy import Proxy
-from tests.servers import Redis
-from tests.service import Account, Service
+from tests.support.proxy import Proxy
+from tests.support.servers import Redis
+from tests.support.service import Account, Service
 
 
 @pytest.fixture

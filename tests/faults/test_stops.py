@@ -8,7 +8,7 @@ import pytest
 from tests.conftest import TEST_SETTINGS, backend_settings
 from tests.faults.load import QuickService, rows_of
 from tests.faults.stops import kill_and_restart, stop_under_load
-from tests.servers import MariaDB
+from tests.support.servers import MariaDB
 
 
 @pytest.fixture

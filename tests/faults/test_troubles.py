@@ -9,8 +9,8 @@ import pytest
 from tests.conftest import TEST_SETTINGS
 from tests.faults.load import Load, QuickService, new_account, rows_of
 from tests.faults.troubles import Servers, seconds_until, troubles
-from tests.servers import MariaDB, Redis
-from tests.service import run_app
+from tests.support.servers import MariaDB, Redis
+from tests.support.service import run_app
 
 LASTS = 0.8  # seconds; the time-outs below are shorter
 TIMES = {

@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tests.proxy import Proxy
-from tests.servers import MariaDB, Redis
+from tests.support.proxy import Proxy
+from tests.support.servers import MariaDB, Redis
 
 
 @dataclass

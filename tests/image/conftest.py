@@ -8,8 +8,8 @@ import pytest
 
 from tests.conftest import RAN_AGAINST, start
 from tests.image.engine import Engine, OwnEngine, machines_own
-from tests.servers import ServerError
-from tests.service import ROOT, Environment, Service
+from tests.support.servers import ServerError
+from tests.support.service import ROOT, Environment, Service
 
 NUMBERS = itertools.count(1)
 CONFINED = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--network=host")

@@ -5,8 +5,8 @@ import subprocess
 from pathlib import Path
 from typing import Self
 
-from tests.servers import Server, ServerError, program
-from tests.service import ROOT
+from tests.support.servers import Server, ServerError, program
+from tests.support.service import ROOT
 
 BASE = "python:3.13-slim"
 CACHE = ROOT / ".cache"  # what was built, so that the next run is quick

@@ -18,9 +18,9 @@ import pytest
 from infra.version import VERSION
 from tests.image.conftest import StartContainer
 from tests.image.engine import Engine
-from tests.proxy import Proxy
-from tests.servers import MariaDB, Redis, ServerError, free_port, wait_until
-from tests.service import ROOT
+from tests.support.proxy import Proxy
+from tests.support.servers import MariaDB, Redis, ServerError, free_port, wait_until
+from tests.support.service import ROOT
 
 RUNS = {"app.py", "settings.py", "handlers", "infra", "migrations", "requirements.txt", "__pycache__"}
 PROD = {"SYS_ENV": "prod", "SECRET_KEY": "0123456789abcdef0123456789abcdef"}

@@ -1,0 +1,207 @@
+"""Accounts: register, read, change, delete, change the password."""
+
+import unicodedata
+from typing import Annotated
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from handlers.accounts.principal import Account, Principal, account_of, name_account
+from infra.base.ids import new_id
+from infra.logs import get_logger
+from infra.http.operations import operation
+from infra.http.problems import Problem, invalid, unauthorized
+from infra.state import Request
+from infra.base.times import now_ms, utc
+
+Username = Annotated[
+    str,
+    Meta(
+        min_length=3,
+        max_length=64,
+        pattern=r"^[A-Za-z0-9._-]+$(?!\n)",  # without @: it can't be taken for an email
+        description="3 to 64 of the characters A-Z a-z 0-9 . _ -",
+        examples=["ada"],
+    ),
+]
+Email = Annotated[
+    str,
+    Meta(
+        max_length=254,  # RFC 5321, section 4.5.3.1.3, less the angle brackets
+        pattern=r"^[^@\s\x00-\x1f\x7f]{1,64}@[^@\s.\x00-\x1f\x7f]+(\.[^@\s.\x00-\x1f\x7f]+)+$(?!\n)",
+        description="an email address of at most 254 characters",
+        examples=["ada@example.com"],
+    ),
+]
+NewPassword = Annotated[
+    str, Meta(min_length=8, max_length=256, description="8 to 256 characters", examples=["correct horse"])
+]
+Password = Annotated[str, Meta(max_length=256, description="at most 256 characters", examples=["correct horse"])]
+
+EMAIL_KEY_MAX = 320  # characters, as the column is wide; NFKC makes 18 of some single ones
+
+WRONG_PASSWORD = {403: "the password is wrong", 429: "too many wrong passwords"}
+
+audit = get_logger("audit")
+
+
+class Registration(Struct, forbid_unknown_fields=True):
+    username: Username
+    email: Email
+    password: NewPassword
+
+
+class AccountChanges(Struct, forbid_unknown_fields=True):
+    username: Username | UnsetType = UNSET
+    email: Email | UnsetType = UNSET
+
+
+class Confirmation(Struct, forbid_unknown_fields=True):
+    password: Password
+
+
+class PasswordChange(Struct, forbid_unknown_fields=True):
+    current_password: Password
+    new_password: NewPassword
+
+
+class Deleted(Struct):
+    """What the event says of an account that has gone."""
+
+    id: str
+
+
+@operation(201, problems={409: "the username or the email is taken"})
+async def register(request: Request, body: Registration) -> Account:
+    """Make an account."""
+    now = now_ms()
+    account = Account(new_id(), body.username, body.email, utc(now), utc(now))
+    values = {
+        "id": account.id,
+        "username": body.username,
+        "username_key": unique_key(body.username),
+        "email": body.email,
+        "email_key": email_key(body.email),
+        "password_hash": await request.state.passwords.hash(body.password),
+        "now": now,
+    }
+    outbox = request.state.outbox
+    async with request.state.database.transaction() as transaction:
+        await transaction.execute(
+            "INSERT INTO accounts (id, username, username_key, email, email_key, password_hash, created_at, updated_at)"
+            " VALUES (:id, :username, :username_key, :email, :email_key, :password_hash, :now, :now)",
+            values,
+        )
+        await outbox.add(transaction, "dev.berth.account.registered", account.id, account.id, account)
+    outbox.filled.set()
+    name_account(account.id)
+    audit.info("account registered", extra={"event": "account.registered"})
+    return account
+
+
+@operation()
+async def read_me(request: Request, principal: Principal) -> Account:
+    """Read the account."""
+    return principal.account
+
+
+@operation(problems={409: "the username or the email is taken"})
+async def update_me(request: Request, principal: Principal, body: AccountChanges) -> Account:
+    """Change the username or the email; what the body doesn't name stays."""
+    username, email = body.username or None, body.email or None
+    async with request.state.database.transaction() as transaction:
+        await transaction.execute(
+            "UPDATE accounts SET username = COALESCE(:username, username), email = COALESCE(:email, email),"
+            " username_key = COALESCE(:username_key, username_key), email_key = COALESCE(:email_key, email_key),"
+            " updated_at = :now WHERE id = :id",
+            {
+                "id": principal.account.id,
+                "username": username,
+                "username_key": username and unique_key(username),
+                "email": email,
+                "email_key": email and email_key(email),
+                "now": now_ms(),
+            },
+        )
+        row = await transaction.fetch_one(
+            "SELECT id, username, email, created_at, updated_at FROM accounts WHERE id = :id",
+            {"id": principal.account.id},
+        )
+    await request.state.redis.forget_account(principal.account.id)
+    if not row:
+        raise unauthorized("the account has been deleted", "invalid_token")
+    audit.info("account updated", extra={"event": "account.updated"})
+    return account_of(row)
+
+
+@operation(problems=WRONG_PASSWORD)
+async def delete_me(request: Request, principal: Principal, body: Confirmation) -> None:
+    """Delete the account and its sessions."""
+    await confirm_password(request, principal, body.password)
+    account_id, outbox = principal.account.id, request.state.outbox
+    values = {"account_id": account_id}
+    async with request.state.database.transaction() as transaction:
+        deleted = await transaction.execute("DELETE FROM accounts WHERE id = :account_id", values)
+        await transaction.execute("DELETE FROM sessions WHERE account_id = :account_id", values)
+        await transaction.execute("DELETE FROM refresh_tokens WHERE account_id = :account_id", values)
+        if deleted:
+            event_id = new_id(after=account_id)  # the id of the event that told of its registration
+            await outbox.add(transaction, "dev.berth.account.deleted", account_id, event_id, Deleted(account_id))
+    outbox.filled.set()
+    await request.state.redis.forget_account(account_id)
+    audit.info("account deleted", extra={"event": "account.deleted"})
+
+
+@operation(problems={409: "another request changed the password", **WRONG_PASSWORD})
+async def change_password(request: Request, principal: Principal, body: PasswordChange) -> None:
+    """Change the password; every other session of the account ends."""
+    current_hash = await confirm_password(request, principal, body.current_password)
+    values = {"account_id": principal.account.id, "session_id": principal.session_id}
+    new_hash = await request.state.passwords.hash(body.new_password)
+    async with request.state.database.transaction() as transaction:
+        changed = await transaction.execute(
+            "UPDATE accounts SET password_hash = :new_hash, updated_at = :now"
+            " WHERE id = :account_id AND password_hash = :current_hash",
+            values | {"new_hash": new_hash, "current_hash": current_hash, "now": now_ms()},
+        )
+        if changed:
+            await transaction.execute(
+                "DELETE FROM sessions WHERE account_id = :account_id AND id <> :session_id", values
+            )
+            await transaction.execute(
+                "DELETE FROM refresh_tokens WHERE account_id = :account_id AND session_id <> :session_id", values
+            )
+    await request.state.redis.forget_account(principal.account.id)
+    if not changed:
+        raise Problem(409, "the password was changed by another request")
+    audit.info("password changed", extra={"event": "password.changed"})
+
+
+async def confirm_password(request: Request, principal: Principal, password: str) -> str:
+    """The account's password hash, when `password` is right; else a 403, or a 429 after too many."""
+    state = request.state
+    row = await state.database.fetch_one(
+        "SELECT password_hash FROM accounts WHERE id = :id", {"id": principal.account.id}
+    )
+    if not row:
+        raise unauthorized("the account has been deleted", "invalid_token")
+    async with state.limits.attempt(principal.account.id, client_address(request)):
+        if not await state.passwords.verify(password, row[0]):
+            audit.warning("wrong password", extra={"event": "password.refused"})
+            raise Problem(403, "the password is wrong")
+    return str(row[0])
+
+
+def unique_key(name: str) -> str:
+    """What is compared when names are: without case, and one form for what looks the same (NFKC)."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+
+
+def email_key(email: str) -> str:
+    key = unique_key(email)
+    if len(key) > EMAIL_KEY_MAX:
+        raise invalid("email", "expected an address without ligatures and the like")
+    return key
+
+
+def client_address(request: Request) -> str:
+    return request.client.host[:64] if request.client else ""

@@ -1,0 +1,251 @@
+"""Sessions: log in, refresh, log out, list, revoke.
+
+Whoever changes several rows locks them in the order account, session, refresh token.
+"""
+
+import hashlib
+from typing import Annotated, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from handlers.accounts.accounts import Password, client_address, unique_key
+from handlers.accounts.principal import Account, Principal, account_of, name_account
+from infra.sql.database import Connection
+from infra.base.ids import ID_PATTERN, Id, is_id, new_id
+from infra.logs import get_logger
+from infra.http.operations import operation
+from handlers.accounts.passwords import needs_rehash
+from infra.http.problems import Problem, unauthorized
+from infra.state import Request, State
+from infra.base.times import Time, now_ms, utc
+from handlers.accounts.tokens import new_refresh_token, refresh_token_hash
+
+USER_AGENT_MAX = 512  # characters, as the column is wide
+
+audit = get_logger("audit")
+
+
+class Login(Struct, forbid_unknown_fields=True):
+    login: Annotated[
+        str, Meta(min_length=1, max_length=254, description="a username or an email address", examples=["ada"])
+    ]
+    password: Password
+
+
+RefreshToken = Annotated[
+    str,
+    Meta(max_length=256, description="a refresh token", examples=["brt_8OUWS853XymIJEfhSYgXqYlJLrx0X2dpC52Q6kEyjk0"]),
+]
+
+
+class Refresh(Struct, forbid_unknown_fields=True):
+    refresh_token: RefreshToken
+
+
+class Tokens(Struct):
+    """RFC 6749, section 5.1, and the account."""
+
+    access_token: Annotated[
+        str, Meta(description="a JWT", examples=["eyJhbGciOiJIUzI1NiIsImtpZCI6IjRkMWEyYjNjIn0.e30.c2ln"])
+    ]
+    refresh_token: RefreshToken
+    token_type: Literal["Bearer"]
+    expires_in: Annotated[int, Meta(description="seconds", examples=[900])]
+    account: Account
+
+
+class Session(Struct):
+    id: Id
+    created_at: Time
+    last_used_at: Time
+    expires_at: Time
+    client: Annotated[str, Meta(description="the address it was made from", examples=["203.0.113.7"])]
+    user_agent: Annotated[str, Meta(examples=["curl/8.5.0"])]
+    current: Annotated[bool, Meta(description="whether it is the one that asks", examples=[True])]
+
+
+class PageQuery(Struct, forbid_unknown_fields=True):
+    limit: Annotated[int, Meta(ge=1, le=100, description="an integer from 1 to 100")] = 20
+    after: Annotated[str, Meta(pattern=ID_PATTERN, description="the `next` of another page")] | UnsetType = UNSET
+
+
+class Page(Struct):
+    items: list[Session]
+    next: Annotated[Id | None, Meta(description="the `after` of the next page, null on the last")]
+
+
+@operation(problems={401: "no such account, or not its password", 429: "too many failed attempts"})
+async def log_in(request: Request, body: Login) -> Tokens:
+    """Start a session."""
+    state = request.state
+    key = unique_key(body.login)
+    column = "email_key" if "@" in key else "username_key"
+    row = await state.database.fetch_one(
+        f"SELECT id, username, email, created_at, updated_at, password_hash FROM accounts WHERE {column} = :key",  # noqa: S608
+        {"key": key},
+    )
+    if row:
+        name_account(row[0])
+    async with state.limits.attempt(
+        row[0] if row else hashlib.sha256(key.encode()).hexdigest(), client_address(request)
+    ):
+        right = await state.passwords.verify(body.password, row[5] if row else None)
+        if not row or not right:
+            audit.warning("login failed", extra={"event": "login.failed", "client": client_address(request)})
+            raise unauthorized("wrong login or password")
+    new_hash = await state.passwords.hash(body.password) if needs_rehash(row[5]) else row[5]
+    account = account_of(row)
+    session_id, refresh_token = await start_session(request, account.id, password_hash=row[5], new_hash=new_hash)
+    audit.info("logged in", extra={"event": "login.succeeded", "session_id": session_id})
+    return tokens(state, account, session_id, refresh_token)
+
+
+async def start_session(request: Request, account_id: str, *, password_hash: str, new_hash: str) -> tuple[str, str]:
+    """The new session's id and refresh token; a 401 when the password was changed since it was looked at."""
+    now, session_id = now_ms(), new_id()
+    expires_at = now + request.state.settings.refresh_token_ttl * 1000
+    session = {
+        "account_id": account_id,
+        "session_id": session_id,
+        "now": now,
+        "expires_at": expires_at,
+        "client": client_address(request),
+        "user_agent": request.headers.get("user-agent", "")[:USER_AGENT_MAX],
+    }
+    async with request.state.database.transaction() as transaction:
+        unchanged = await transaction.execute(
+            "UPDATE accounts SET last_login_at = :now, password_hash = :new_hash"
+            " WHERE id = :account_id AND password_hash = :password_hash",
+            {"account_id": account_id, "now": now, "password_hash": password_hash, "new_hash": new_hash},
+        )
+        if unchanged:
+            await transaction.execute(
+                "INSERT INTO sessions (account_id, id, created_at, last_used_at, expires_at, client, user_agent)"
+                " VALUES (:account_id, :session_id, :now, :now, :expires_at, :client, :user_agent)",
+                session,
+            )
+            refresh_token = await add_refresh_token(transaction, account_id, session_id, expires_at)
+    if not unchanged:
+        raise unauthorized("wrong login or password")
+    return session_id, refresh_token
+
+
+async def add_refresh_token(transaction: Connection, account_id: str, session_id: str, expires_at: int) -> str:
+    token = new_refresh_token()
+    await transaction.execute(
+        "INSERT INTO refresh_tokens (token_hash, account_id, session_id, expires_at)"
+        " VALUES (:token_hash, :account_id, :session_id, :expires_at)",
+        {
+            "token_hash": refresh_token_hash(token),
+            "account_id": account_id,
+            "session_id": session_id,
+            "expires_at": expires_at,
+        },
+    )
+    return token
+
+
+def tokens(state: State, account: Account, session_id: str, refresh_token: str) -> Tokens:
+    access_token = state.token_keys.issue(account.id, session_id)
+    return Tokens(access_token, refresh_token, "Bearer", state.token_keys.ttl, account)
+
+
+@operation(problems={401: "the refresh token is invalid, expired or spent"})
+async def refresh(request: Request, body: Refresh) -> Tokens:
+    """Exchange a refresh token for a new pair of tokens.
+
+    It is spent then; to use it again ends its session (RFC 9700, section 4.14.2).
+    """
+    state = request.state
+    token_hash = refresh_token_hash(body.refresh_token)
+    row = await state.database.fetch_one(
+        "SELECT a.id, a.username, a.email, a.created_at, a.updated_at, t.session_id FROM refresh_tokens t"
+        " JOIN accounts a ON a.id = t.account_id WHERE t.token_hash = :token_hash AND t.expires_at > :now",
+        {"token_hash": token_hash, "now": now_ms()},
+    )
+    if not row:
+        audit.warning("refresh failed", extra={"event": "refresh.failed", "client": client_address(request)})
+        raise unauthorized("the refresh token is invalid or has expired")
+    account, session_id = account_of(row), row[5]
+    name_account(account.id)
+    refresh_token = await rotate(state, account.id, session_id, token_hash)
+    if not refresh_token:
+        await state.redis.forget_session(account.id, session_id)
+        audit.warning("refresh token used twice", extra={"event": "refresh.reused", "session_id": session_id})
+        raise unauthorized("the refresh token was used before: its session has ended")
+    audit.info("session refreshed", extra={"event": "session.refreshed", "session_id": session_id})
+    return tokens(state, account, session_id, refresh_token)
+
+
+async def rotate(state: State, account_id: str, session_id: str, token_hash: str) -> str | None:
+    """The refresh token that replaces a spent one; None, and the session has ended, when it was spent before."""
+    now = now_ms()
+    expires_at = now + state.settings.refresh_token_ttl * 1000
+    values = {"account_id": account_id, "session_id": session_id, "now": now, "expires_at": expires_at}
+    async with state.database.transaction() as transaction:
+        # The session's row is locked first: of two uses at the same instant the second one sees the first.
+        # It lives as long as its newest token. To ask for expires_at would let MySQL lock its way along that index.
+        alive = await transaction.execute(
+            "UPDATE sessions SET last_used_at = :now, expires_at = :expires_at"
+            " WHERE account_id = :account_id AND id = :session_id",
+            values,
+        )
+        unspent = alive and await transaction.execute(
+            "UPDATE refresh_tokens SET spent_at = :now WHERE token_hash = :token_hash AND spent_at IS NULL",
+            {"now": now, "token_hash": token_hash},
+        )
+        if unspent:
+            return await add_refresh_token(transaction, account_id, session_id, expires_at)
+        await end_session(transaction, account_id, session_id)
+    return None
+
+
+async def end_session(transaction: Connection, account_id: str, session_id: str) -> bool:
+    """Deletes the session and its refresh tokens; whether there was one."""
+    values = {"account_id": account_id, "session_id": session_id}
+    ended = await transaction.execute(
+        "DELETE FROM sessions WHERE account_id = :account_id AND id = :session_id", values
+    )
+    await transaction.execute(
+        "DELETE FROM refresh_tokens WHERE account_id = :account_id AND session_id = :session_id", values
+    )
+    return ended > 0
+
+
+@operation()
+async def log_out(request: Request, principal: Principal) -> None:
+    """End this session."""
+    async with request.state.database.transaction() as transaction:
+        await end_session(transaction, principal.account.id, principal.session_id)
+    await request.state.redis.forget_session(principal.account.id, principal.session_id)
+    audit.info("logged out", extra={"event": "logout", "session_id": principal.session_id})
+
+
+@operation()
+async def list_sessions(request: Request, principal: Principal, query: PageQuery) -> Page:
+    """List the account's live sessions, newest first."""
+    rows = await request.state.database.fetch_all(
+        "SELECT id, created_at, last_used_at, expires_at, client, user_agent FROM sessions"
+        " WHERE account_id = :account_id AND id < :after AND expires_at > :now ORDER BY id DESC LIMIT :count",
+        {"account_id": principal.account.id, "after": query.after or "~", "now": now_ms(), "count": query.limit + 1},
+        may_lag=True,
+    )
+    items = [
+        Session(key, utc(created), utc(used), utc(expires), client, agent, current=key == principal.session_id)
+        for key, created, used, expires, client, agent in rows[: query.limit]
+    ]
+    return Page(items, items[-1].id if len(rows) > query.limit else None)
+
+
+@operation(problems={404: "the account has no such session"})
+async def revoke_session(request: Request, principal: Principal) -> None:
+    """End one of the account's sessions."""
+    session_id = request.path_params["id"]
+    ended = False
+    if is_id(session_id):
+        async with request.state.database.transaction() as transaction:
+            ended = await end_session(transaction, principal.account.id, session_id)
+        await request.state.redis.forget_session(principal.account.id, session_id)
+    if not ended:
+        raise Problem(404, "no such session")
+    audit.info("session revoked", extra={"event": "session.revoked", "session_id": session_id})

@@ -1,0 +1,128 @@
+"""Domain events on their way out: written in the transaction that they tell of, then sent to K_SINK.
+
+Any number of instances may deliver from one outbox. An attempt at an event claims it first, and an account's next event
+waits until the one before has left the table, so that each arrives at least once and an account's in their order.
+"""
+
+import asyncio
+import random
+from contextlib import suppress
+from datetime import UTC, datetime
+
+import msgspec
+
+from infra.events.cloudevents import STRUCTURED, CloudEvent
+from infra.sql.database import Connection, Database, Row
+from infra.logs import get_logger, request_context
+from infra.http.problems import Unavailable, describe
+from infra.events.sink import TIMEOUT, Sink
+from infra.base.times import now_ms
+from settings import Settings
+
+SOURCE = "/berth"
+BATCH = 10  # events sent at the same time
+POLL = 2  # seconds between looks for what other instances left behind
+CLAIM = 2 * TIMEOUT  # seconds until an attempt that told nothing more counts as lost
+LONGEST_PAUSE, LONGEST_RETRY = 30, 300  # seconds: of all deliveries while none succeeds, of one event
+
+DUE = (
+    "SELECT id, event, attempts FROM outbox o WHERE attempt_at <= :now AND NOT EXISTS"
+    " (SELECT 1 FROM outbox earlier WHERE earlier.account_id = o.account_id AND earlier.id < o.id)"
+    " ORDER BY attempt_at LIMIT :count"
+)
+
+log = get_logger("task")
+
+
+class Outbox:
+    """Without K_SINK nothing is written and nothing sent."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self.database = database
+        self.extensions = settings.k_ce_overrides
+        self.sink = Sink(settings.k_sink) if settings.k_sink else None
+        self.filled = asyncio.Event()  # set after a transaction that has added something
+        self.delivered = self.failed = 0
+
+    async def add(self, transaction: Connection, event_type: str, account_id: str, event_id: str, data: object) -> None:
+        """Writes what the transaction has done; `event_id` is above those of the account's earlier events."""
+        if not self.sink:
+            return
+        context = request_context.get()
+        event = CloudEvent(
+            specversion="1.0",
+            id=event_id,
+            source=SOURCE,
+            type=event_type,
+            subject=account_id,
+            time=datetime.now(UTC),
+            datacontenttype="application/json",
+            traceparent=context.traceparent if context else None,
+            data=data,
+        )
+        await transaction.execute(
+            "INSERT INTO outbox (id, account_id, event, attempts, attempt_at)"
+            " VALUES (:id, :account_id, :event, 0, :now)",
+            {"id": event_id, "account_id": account_id, "event": msgspec.json.encode(event).decode(), "now": now_ms()},
+        )
+
+    async def run(self) -> None:
+        """Delivers until cancelled: at once what this instance adds, a little later what others left behind."""
+        failures = 0
+        while True:
+            if failures:
+                await asyncio.sleep(backoff(failures, LONGEST_PAUSE))
+            else:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(POLL):
+                        await self.filled.wait()
+            self.filled.clear()
+            with suppress(Unavailable):
+                failures = 0 if await self.deliver_due() else failures + 1
+
+    async def deliver_due(self) -> bool:
+        """Sends what is due, until nothing is left or all of a batch fails, and then returns False."""
+        while self.sink and (rows := await self.database.fetch_all(DUE, {"now": now_ms(), "count": BATCH})):
+            if not any(await asyncio.gather(*(self.deliver(self.sink, row) for row in rows))):
+                return False
+        return True
+
+    async def deliver(self, sink: Sink, row: Row) -> bool:
+        """Whether the event has left the outbox, or another instance is at it."""
+        event_id, event, attempts = row
+        try:
+            claimed = await self.database.execute(
+                "UPDATE outbox SET attempts = attempts + 1, attempt_at = :until"
+                " WHERE id = :id AND attempts = :attempts",
+                {"id": event_id, "attempts": attempts, "until": now_ms() + CLAIM * 1000},
+            )
+            if not claimed:
+                return True
+            refusal = await self.send(sink, event)
+            if refusal is None:
+                await self.database.execute("DELETE FROM outbox WHERE id = :id", {"id": event_id})
+                self.delivered += 1
+                return True
+            self.failed += 1
+            await self.database.execute(
+                "UPDATE outbox SET attempt_at = :later WHERE id = :id",
+                {"id": event_id, "later": now_ms() + round(backoff(attempts + 1, LONGEST_RETRY) * 1000)},
+            )
+            log.warning("event not delivered: %s", refusal, extra={"event_id": event_id, "attempts": attempts + 1})
+        except Unavailable:  # the claim runs out and whoever comes next tries again
+            pass
+        return False
+
+    async def send(self, sink: Sink, event: str) -> str | None:
+        """None, or why the sink has not taken it."""
+        body = msgspec.json.encode(self.extensions | msgspec.json.decode(event))
+        try:
+            status = await sink.post(STRUCTURED, body)
+        except (OSError, ValueError) as error:
+            return describe(error)
+        return None if 200 <= status < 300 else f"the sink answered {status}"
+
+
+def backoff(failures: int, longest: float) -> float:
+    """1, 2, 4... seconds, with jitter."""
+    return min(2.0 ** min(failures - 1, 10), longest) * random.uniform(0.5, 1)  # noqa: S311 - jitter

@@ -1,0 +1,134 @@
+"""What a request may be and take: host, size, time, and how many at once. Middleware in pure ASGI."""
+
+import asyncio
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from infra.http.problems import Problem, Unavailable, problem_response
+from infra.base.time_limits import TimeLimit
+from settings import Settings
+
+LINGER = 2  # seconds to read on and discard after an early answer: closing at once would reset it away (RFC 9112, 9.6)
+
+
+class RequestLimits:
+    """Turns a request away with 400, 408, 413, 503 or 504. /health is never turned away for its host or for load."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self.app = app
+        self.settings = settings
+        self.any_host = "*" in settings.allowed_hosts
+        self.time_limit = TimeLimit(settings.request_timeout)
+        self.active = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        body = RequestBody(scope, receive, send, self.settings.max_body_bytes)
+        if not body.complete:
+            receive, send = body.receive, body.send
+        refusal = self.refusal(scope, body)
+        if refusal:
+            await problem_response(refusal, scope["path"])(scope, receive, send)
+            await body.end()
+            return
+        self.active += 1
+        limit = self.time_limit()
+        try:
+            with limit:
+                await self.app(scope, receive, send)
+        except TimeoutError:
+            if not limit.expired or "status" in scope:  # it has begun to answer
+                raise
+            late = (
+                Problem(408, "the request was sent too slowly") if body.awaited else Problem(504, "no answer in time")
+            )
+            await problem_response(late, scope["path"])(scope, receive, send)
+        finally:
+            self.active -= 1
+        if body.ended_early:
+            await body.end()
+
+    def refusal(self, scope: Scope, body: "RequestBody") -> Problem | None:
+        if not scope["path"].startswith("/health/"):
+            if self.active >= self.settings.max_concurrency:
+                return Unavailable("too many requests at once", retry_after=1)
+            if not (self.any_host or host_allowed(Headers(scope=scope).get("host", ""), self.settings.allowed_hosts)):
+                return Problem(400, "the Host header names no host of this service")
+        return body.too_large() if body.declared > body.limit else None
+
+
+class RequestBody:
+    """Counts the body as the handler reads it; answers that come before its end close the connection gently."""
+
+    declared = received = 0
+    complete = True
+    awaited = False  # the handler is waiting for more of it
+    ended_early = False
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
+        self.scope = scope
+        self._receive = receive
+        self._send = send
+        self.limit = limit
+        for name, value in scope["headers"]:
+            if name == b"content-length":
+                self.declared = int(value)
+                self.complete = self.complete and not self.declared
+            elif name == b"transfer-encoding":
+                self.complete = False
+
+    async def receive(self) -> Message:
+        self.awaited = not self.complete
+        message = await self._receive()
+        self.awaited = False
+        if self.scope.get("malformed_body"):
+            raise Problem(400, "the body's framing is not valid HTTP")
+        if message["type"] == "http.request":
+            self.received += len(message.get("body", b""))
+            self.complete = self.complete or not message.get("more_body", False)
+            if self.received > self.limit:
+                raise self.too_large()
+        else:
+            self.complete = True
+        return message
+
+    def too_large(self) -> Problem:
+        return Problem(413, f"the body may have at most {self.limit} bytes")
+
+    async def send(self, message: Message) -> None:
+        if not self.complete:
+            message = self.close_gently(message)
+        await self._send(message)
+
+    def close_gently(self, message: Message) -> Message:
+        if message["type"] == "http.response.start":
+            MutableHeaders(raw=message["headers"])["Connection"] = "close"
+        elif not message.get("more_body", False):
+            self.ended_early = True
+            return {**message, "more_body": True}
+        return message
+
+    async def end(self) -> None:
+        """After the answer, and no part of the time and the load that the request may take."""
+        if self.ended_early:
+            await linger(self._receive)
+            await self._send({"type": "http.response.body"})
+
+
+async def linger(receive: Receive) -> None:
+    """Discards what is still being sent, until its end or the client's."""
+    try:
+        async with asyncio.timeout(LINGER):
+            while (await receive()).get("more_body", False):
+                pass
+    except TimeoutError:
+        pass
+
+
+def host_allowed(host: str, allowed: tuple[str, ...]) -> bool:
+    """`*.example.com` allows every host below example.com; the port doesn't matter."""
+    name = host.lower().rsplit(":", 1)[0] if not host.endswith("]") else host.lower()
+    return any(name == one.lower() or (one.startswith("*.") and name.endswith(one[1:].lower())) for one in allowed)

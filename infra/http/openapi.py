@@ -1,0 +1,162 @@
+"""The OpenAPI 3.1 document (https://spec.openapis.org/oas/v3.1.1): made from routes, their operations and Structs."""
+
+import functools
+import inspect
+import sys
+from collections.abc import Iterator
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.routing import BaseRoute, Route
+
+from infra.events.cloudevents import STRUCTURED
+from infra.http.operations import Operation
+from infra.http.problems import ProblemDocument
+from infra.version import VERSION
+
+Json = dict[str, Any]
+
+DESCRIPTION = "Accounts and sessions. Register, log in, and send the access_token as a bearer token."
+REF_TEMPLATE = "#/components/schemas/{name}"
+BODY_TYPES = {"body": "application/json", "form": "application/x-www-form-urlencoded", "event": STRUCTURED}
+ANSWER_HEADERS = {401: "WWW-Authenticate", 429: "Retry-After", 503: "Retry-After"}
+ACCESS_TOKEN = {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "the access_token of a login"}
+PROBLEM = {"$ref": REF_TEMPLATE.format(name=ProblemDocument.__name__)}
+OTHER_PROBLEM = {
+    "description": "any other problem: 400 not HTTP or for another host, 408 sent too slowly, 413 body too large,"
+    " 431 headers too large, 503 overloaded or without the database (with Retry-After), 504 answered too slowly",
+    "content": {"application/problem+json": {"schema": PROBLEM}},
+}
+WITHOUT_NUL = r"^[^\x00]*$"
+TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
+
+
+@functools.cache
+def openapi_document(app: Starlette) -> bytes:
+    """The document's JSON; made when it is first asked for."""
+    described = list(operations_of(app.routes))
+    types = list(
+        dict.fromkeys([ProblemDocument, *(kind for *_, operation in described for kind in types_of(operation))])
+    )
+    refs, components = msgspec.json.schema_components(types, ref_template=REF_TEMPLATE)
+    schemas = dict(zip(types, refs, strict=True))
+    for *_, operation in described:
+        for struct in bodies_of(operation).values():
+            forbid_nul(components[schemas[struct]["$ref"].rpartition("/")[2]])
+    paths: dict[str, Json] = {}
+    for route, method, operation in described:
+        paths.setdefault(route.path_format, {})[method.lower()] = describe(route, operation, schemas)
+    modules = dict.fromkeys(operation.handler.__module__ for *_, operation in described)
+    tokens = dict.fromkeys(operation.bearer for *_, operation in described if operation.bearer)
+    document = {
+        "openapi": "3.1.1",
+        "info": {"title": "Berth", "version": VERSION, "description": DESCRIPTION},
+        "tags": [{"name": tag(module), "description": docstring(sys.modules[module])[0]} for module in modules],
+        "paths": paths,
+        "components": {
+            "schemas": components,
+            "responses": {"OtherProblem": OTHER_PROBLEM},
+            "securitySchemes": {"access_token": ACCESS_TOKEN} | {token: service_token(token) for token in tokens},
+        },
+    }
+    return msgspec.json.encode(document)
+
+
+def operations_of(routes: list[BaseRoute]) -> Iterator[tuple[Route, str, Operation]]:
+    for route in routes:
+        if isinstance(route, Route) and isinstance(route.endpoint, Operation):
+            for method in sorted((route.methods or set()) - {"HEAD"}):
+                yield route, method, route.endpoint
+
+
+def types_of(operation: Operation) -> Iterator[Any]:
+    """What is in components: bodies and answers."""
+    yield from bodies_of(operation).values()
+    yield from (kind for kind in operation.answers.values() if kind and not isinstance(kind, str))
+
+
+def bodies_of(operation: Operation) -> dict[str, Any]:
+    """The Struct of each media type."""
+    return {BODY_TYPES[name]: struct for name, struct in operation.parameters.items() if name in BODY_TYPES}
+
+
+def forbid_nul(schema: Json) -> None:
+    """What `bodies.refuse_nul` refuses."""
+    for field in schema["properties"].values():
+        for kind in (field, *field.get("anyOf", [])):
+            if kind.get("type") == "string":
+                kind.setdefault("pattern", WITHOUT_NUL)
+
+
+def describe(route: Route, operation: Operation, schemas: dict[Any, Json]) -> Json:
+    """The Operation Object; what doesn't apply is left out."""
+    summary, description = docstring(operation.handler)
+    content = {media_type: {"schema": schemas[struct]} for media_type, struct in bodies_of(operation).items()}
+    scheme = "access_token" if "principal" in operation.parameters else operation.bearer
+    anyone: list[Json] = [{}] if operation.bearer_optional else []
+    responses = {str(status): answer(status, kind, schemas) for status, kind in operation.answers.items()}
+    for status, when in sorted(operation.problems.items()):
+        responses[str(status)] = problem(status, when, route.path)
+    described: Json = {
+        "operationId": operation.handler.__name__,
+        "tags": [tag(operation.handler.__module__)],
+        "summary": summary,
+        "description": description,
+        "parameters": [*path_parameters(route), *query_parameters(operation)],
+        "requestBody": content and {"required": True, "content": content},
+        "security": scheme and [*anyone, {scheme: []}],
+        "responses": responses | {"default": {"$ref": "#/components/responses/OtherProblem"}},
+    }
+    return {name: value for name, value in described.items() if value}
+
+
+def path_parameters(route: Route) -> list[Json]:
+    return [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in route.param_convertors
+    ]
+
+
+def query_parameters(operation: Operation) -> list[Json]:
+    if "query" not in operation.parameters:
+        return []
+    _, components = msgspec.json.schema_components([operation.parameters["query"]], ref_template=REF_TEMPLATE)
+    [query] = components.values()
+    return [
+        {"name": name, "in": "query", "required": name in query["required"], "schema": schema}
+        for name, schema in query["properties"].items()
+    ]
+
+
+def answer(status: int, kind: Any, schemas: dict[Any, Json]) -> Json:
+    """The Response Object of a Struct, of a media type, or of None."""
+    described: Json = {"description": HTTPStatus(status).phrase}
+    if isinstance(kind, str):
+        described["content"] = {kind: {"schema": {"type": "string"}}}
+    elif kind:
+        described["content"] = {"application/json": {"schema": schemas[kind]}}
+    return described
+
+
+def problem(status: int, when: str, path: str) -> Json:
+    example = ProblemDocument("about:blank", HTTPStatus(status).phrase, status, when, path, TRACE_ID)
+    content = {"application/problem+json": {"schema": PROBLEM, "example": example}}
+    described: Json = {"description": when, "content": content}
+    if status in ANSWER_HEADERS:
+        described["headers"] = {ANSWER_HEADERS[status]: {"required": True, "schema": {"type": "string"}}}
+    return described
+
+
+def service_token(setting: str) -> Json:
+    return {"type": "http", "scheme": "bearer", "description": f"{setting.upper()}, for other services"}
+
+
+def tag(module: str) -> str:
+    return module.rpartition(".")[2]
+
+
+def docstring(documented: object) -> tuple[str, str]:
+    """Its first paragraph and the others."""
+    first, _, others = inspect.cleandoc(documented.__doc__ or "").partition("\n\n")
+    return first.removesuffix("."), others

@@ -1,0 +1,272 @@
+"""What a log line holds: one record as fields named for plain JSON, Cloud Logging, Elastic, or as text for people."""
+
+import logging
+import re
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from contextvars import ContextVar
+from functools import lru_cache
+from ipaddress import ip_address
+from typing import Any
+
+import msgspec
+from pythonjsonlogger.core import RESERVED_ATTRS
+from pythonjsonlogger.msgspec import MsgspecFormatter
+
+from infra.logs.safety import CONTROLS, Redactor, as_text, fit, plain, to_json, utf8
+
+Fields = dict[str, Any]
+Layout = Callable[[Fields, logging.LogRecord], Fields]  # from the names of plain JSON to those of a format
+
+
+class RequestContext(msgspec.Struct):
+    """What every line of a request says about it."""
+
+    trace_id: str
+    span_id: str
+    request_id: str
+    sampled: bool
+    account_id: str | None = None
+
+    @property
+    def traceparent(self) -> str:
+        return f"00-{self.trace_id}-{self.span_id}-{'01' if self.sampled else '00'}"
+
+
+request_context: ContextVar[RequestContext | None] = ContextVar("request_context", default=None)
+
+
+class AccessLine(msgspec.Struct, gc=False):
+    """An access line, named and ordered as in plain JSON."""
+
+    time: str
+    severity: str
+    message: str
+    logger: str
+    type: str
+    trace_id: str
+    span_id: str
+    request_id: str
+    account_id: str | msgspec.UnsetType
+    method: str
+    route: str | None
+    path: str
+    status: int
+    duration_ms: float
+    request_bytes: int
+    response_bytes: int
+    client: str | None
+    user_agent: str
+
+
+class AccessRecord(logging.LogRecord):
+    """Of an access line.
+
+    LogRecord's own start looks for file, thread and process, too, and takes as long as all the rest of an access line.
+    `outside` holds all that a client has sent of what the line says, and no more of the line is searched for secrets.
+    """
+
+    args = exc_info = exc_text = stack_info = None
+    pathname = filename = module = funcName = processName = threadName = taskName = ""  # noqa: N815 - LogRecord's names
+    lineno = process = thread = 0
+    relativeCreated = 0.0  # noqa: N815
+    levelno, levelname = logging.INFO, "INFO"
+
+    def __init__(self, line: AccessLine, outside: str) -> None:
+        self.created = time.time()
+        self.msecs = self.created % 1 * 1000
+        self.name = line.logger
+        self.msg = self.message = line.message
+        self.line = line
+        self.outside = outside
+
+
+class JsonLines(MsgspecFormatter):
+    """python-json-logger, with fields of our own, and a line whatever the record holds."""
+
+    def __init__(self, layout: Layout, redactor: Redactor) -> None:
+        super().__init__(reserved_attrs=[*RESERVED_ATTRS, "taskName", "color_message"])
+        self.layout = layout
+        self.redactor = redactor
+
+    def format(self, record: logging.LogRecord) -> str:
+        try:
+            if isinstance(record, AccessRecord):
+                as_is = self.layout is as_json
+                line = record.line if as_is else self.layout(msgspec.to_builtins(record.line), record)
+                return self.jsonify_log_record(line, record.outside)
+            return super().format(record)
+        except Exception:  # noqa: BLE001 - arguments that don't fit, an extra that can't be read, a __str__ that raises
+            bare = logging.LogRecord(record.name, record.levelno, "", 0, as_text(record.msg), None, record.exc_info)
+            if isinstance(record, AccessRecord):
+                own = own_fields(bare, "")
+                fields = msgspec.to_builtins(record.line)
+                bare.__dict__.update({name: value for name, value in fields.items() if name not in own})
+            return super().format(bare)
+
+    def add_fields(self, log_data: Fields, record: logging.LogRecord, message_dict: Fields) -> None:
+        traces = [message_dict.pop(name) for name in ("exc_info", "stack_info") if name in message_dict]
+        extras = message_dict | {n: value for n, value in record.__dict__.items() if n not in self._skip_fields}
+        fields = own_fields(record, utf8(record.message or str(extras.pop("message", ""))))
+        if traces:
+            fields["exception"] = utf8("\n".join(traces))
+        for name, value in extras.items():
+            taken = name in fields or name in ("exception", "truncated")
+            fields[f"extra_{utf8(name)}" if taken else utf8(name)] = plain(value, name)
+        log_data.update(self.layout(fields, record))
+
+    def jsonify_log_record(self, log_data: Fields | AccessLine, outside: str | None = None) -> str:
+        return fit(self.redactor.line(to_json(log_data), outside))
+
+
+def own_fields(record: logging.LogRecord, message: str) -> Fields:
+    """What every line has, and within a request its ids."""
+    fields = {
+        "time": rfc3339(int(record.created * 1000 + 0.0005)),  # a float's .678 may be .67799999
+        "severity": severity(record.levelno),
+        "message": message,
+        "logger": record.name,
+        "type": type_of_line(record.name),
+    }
+    if context := request_context.get():
+        fields["trace_id"] = context.trace_id
+        fields["span_id"] = context.span_id
+        fields["request_id"] = context.request_id
+        if context.account_id:
+            fields["account_id"] = context.account_id
+    return fields
+
+
+@lru_cache(maxsize=2)
+def rfc3339(milliseconds: int) -> str:
+    return f"{rfc3339_second(milliseconds // 1000)}.{milliseconds % 1000:03}Z"
+
+
+@lru_cache(maxsize=2)
+def rfc3339_second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+
+
+@lru_cache(maxsize=64)
+def type_of_line(logger: str) -> str:
+    return logger.removeprefix("berth.") if logger.startswith("berth.") else "system"
+
+
+@lru_cache(maxsize=64)
+def severity(level: int) -> str:
+    return str(logging.getLevelName(min(max(level // 10 * 10, logging.DEBUG), logging.CRITICAL)))
+
+
+def as_json(fields: Fields, record: logging.LogRecord) -> Fields:
+    return fields
+
+
+HTTP_REQUEST = {
+    "method": "requestMethod",
+    "path": "requestUrl",
+    "status": "status",
+    "request_bytes": "requestSize",
+    "response_bytes": "responseSize",
+    "user_agent": "userAgent",
+    "client": "remoteIp",
+    "duration_ms": "latency",
+}
+
+
+def as_gcp(fields: Fields, record: logging.LogRecord, *, project: str | None) -> Fields:
+    """https://cloud.google.com/logging/docs/structured-logging"""
+    if context := request_context.get():
+        del fields["trace_id"], fields["span_id"]
+        prefix = f"projects/{project}/traces/" if project else ""
+        fields["logging.googleapis.com/trace"] = prefix + context.trace_id
+        fields["logging.googleapis.com/spanId"] = context.span_id
+        fields["logging.googleapis.com/trace_sampled"] = context.sampled
+    labels = {name: fields[name] for name in ("type", "account_id") if name in fields}
+    fields["logging.googleapis.com/labels"] = labels
+    if fields["type"] == "access" and "duration_ms" in fields:
+        request = {name: fields.pop(old) for old, name in HTTP_REQUEST.items()}
+        for size in ("requestSize", "responseSize"):
+            request[size] = str(request[size])  # 64-bit integers are strings in protobuf's JSON
+        request["latency"] = f"{request['latency'] / 1000:.6f}".rstrip("0").rstrip(".") + "s"
+        fields["httpRequest"] = request
+    if "exception" in fields:
+        fields["stack_trace"] = fields.pop("exception")  # the field that Error Reporting looks at first
+    return fields
+
+
+ECS = {
+    "time": "@timestamp",
+    "severity": "log.level",
+    "message": "message",
+    "logger": "log.logger",
+    "trace_id": "trace.id",
+    "span_id": "span.id",
+    "request_id": "http.request.id",
+    "account_id": "user.id",
+    "method": "http.request.method",
+    "path": "url.path",
+    "status": "http.response.status_code",
+    "request_bytes": "http.request.body.bytes",
+    "response_bytes": "http.response.body.bytes",
+    "user_agent": "user_agent.original",
+    "client": "client.address",
+    "event": "event.action",
+    "exception": "error.stack_trace",
+}
+
+
+def as_ecs(fields: Fields, record: logging.LogRecord) -> Fields:
+    """https://www.elastic.co/guide/en/ecs/current/ecs-field-reference.html; fields of our own are under berth."""
+    named = {ECS.get(name, f"berth.{name}"): value for name, value in fields.items() if name != "type"}
+    named |= {"ecs.version": "8.11.0", "service.name": "berth", "event.dataset": f"berth.{fields['type']}"}
+    named["log.level"] = fields["severity"].lower()
+    if "duration_ms" in fields:
+        named["event.duration"] = round(named.pop("berth.duration_ms") * 1_000_000)
+    with suppress(KeyError, ValueError):  # Elasticsearch refuses a whole line over any other value
+        named["client.ip"] = str(ip_address(fields["client"]))
+    if record.exc_info and (error := record.exc_info[1]):
+        named |= {"error.type": type(error).__name__, "error.message": as_text(error)}
+    return named
+
+
+COLOURS = {"DEBUG": 2, "INFO": 32, "WARNING": 33, "ERROR": 31, "CRITICAL": 41}
+OBEYED = f"[\0-\x1f]|{CONTROLS}"
+BARE = r"[\w./:@+-]+"
+
+
+class ConsoleLines(JsonLines):
+    """The JSON line made readable, so what holds for that holds here: nothing secret, nothing that a terminal obeys."""
+
+    def __init__(self, redactor: Redactor, *, colour: bool) -> None:
+        super().__init__(as_json, redactor)
+        self.colour = colour
+
+    def jsonify_log_record(self, log_data: Fields | AccessLine, outside: str | None = None) -> str:
+        fields = msgspec.json.decode(super().jsonify_log_record(log_data, outside))
+        names = ("time", "severity", "message", "logger", "type", "exception")
+        time, severity, message, logger, type_, exception = (fields.pop(name, "") for name in names)
+        source = logger if type_ == "system" else type_
+        said = message.split()
+        rest = " ".join(
+            f"{name}={value if isinstance(value, str) and re.fullmatch(BARE, value) else to_json(value)}"
+            for name, value in fields.items()
+            if name not in ("trace_id", "span_id") and str(value) not in said
+        )
+        shown = [
+            time[11:23],
+            self.painted(COLOURS.get(severity, 0), f"{severity:8}"),
+            self.painted(36, source),
+            escaped(message),
+            *([self.painted(2, rest)] if rest else []),
+        ]
+        # Indented, so that no message of an exception can pass for a line of its own.
+        trace = exception.split("\n") if exception else []
+        return "".join([" ".join(shown), *(f"\n    {escaped(part)}" for part in trace)])
+
+    def painted(self, colour: int, text: str) -> str:
+        return f"\x1b[{colour}m{escaped(text)}\x1b[0m" if self.colour else escaped(text)
+
+
+def escaped(text: str) -> str:
+    return re.sub(OBEYED, lambda match: ascii(match[0])[1:-1], text)

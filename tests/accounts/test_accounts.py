@@ -1,0 +1,234 @@
+"""Accounts: register, read, change, delete, change the password."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from uuid import UUID
+
+import httpx
+import pytest
+
+from tests.support.service import Account, Service
+
+PASSWORD = "correct horse"
+
+
+def register(service: Service, username: str, **chosen: str) -> httpx.Response:
+    body = {"username": username, "email": f"{username}@example.com", "password": PASSWORD} | chosen
+    return service.client.post("/v1/auth/register", json=body)
+
+
+def test_registering_answers_201_with_the_account_and_no_password(service: Service) -> None:
+    answer = register(service, "Grace", email="Grace@Example.com")
+    account = answer.json()
+    assert answer.status_code == 201
+    assert set(account) == {"id", "username", "email", "created_at", "updated_at"}
+    assert (account["username"], account["email"]) == ("Grace", "Grace@Example.com")
+
+
+def test_an_id_is_a_uuid_version_7_and_times_are_in_utc(service: Service) -> None:
+    account = register(service, "uuid-seven").json()
+    assert UUID(account["id"]).version == 7
+    assert account["created_at"].endswith("Z")
+    assert datetime.fromisoformat(account["created_at"]).utcoffset() is not None
+
+
+def test_ids_are_in_the_order_of_registration(service: Service) -> None:
+    ids = [register(service, f"in-order-{n}").json()["id"] for n in range(3)]
+    assert ids == sorted(ids)
+
+
+@pytest.mark.parametrize("again", [{"username": "taken-NAME"}, {"email": "TAKEN@example.com"}], ids=["name", "email"])
+def test_a_name_or_email_taken_in_another_case_is_a_409_that_says_which(
+    service: Service, again: dict[str, str]
+) -> None:
+    [field] = again
+    register(service, "taken-name", email="taken@example.com")
+    fresh = {"username": f"fresh-{field}", "email": f"fresh-{field}@example.com"}
+    answer = register(service, **{**fresh, **again})
+    assert answer.status_code == 409
+    assert answer.json()["errors"] == [{"field": field, "message": "is taken"}]
+
+
+def test_an_email_in_wide_letters_is_the_same_as_in_narrow_ones(service: Service) -> None:
+    register(service, "narrow", email="narrow@example.com")
+    assert register(service, "wide", email="\uff4earrow@example.com").status_code == 409
+
+
+def test_two_registrations_of_one_name_at_the_same_instant_give_one_201_and_one_409(service: Service) -> None:
+    def attempt(number: int) -> int:
+        return register(service, "Race", email=f"race-{number}@example.com").status_code
+
+    with ThreadPoolExecutor(4) as threads:
+        assert sorted(threads.map(attempt, range(4))) == [201, 409, 409, 409]
+
+
+@pytest.mark.parametrize("username", ["ab", "x" * 65, "a b c", "name@host", "näme", "line\n", "abc\x00", ""])
+def test_a_username_that_is_not_3_to_64_plain_characters_is_a_422(service: Service, username: str) -> None:
+    answer = register(service, username, email="well@formed.example")
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["field"] == "username"
+
+
+@pytest.mark.parametrize(
+    "email", ["plain", "@example.com", "a@", "a@b", "a b@example.com", f"{'x' * 250}@e.com", "a@b.c\n"]
+)
+def test_an_email_that_is_none_is_a_422(service: Service, email: str) -> None:
+    answer = register(service, "well-formed", email=email)
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["field"] == "email"
+
+
+def test_an_email_that_grows_beyond_its_column_when_normalized_is_a_422(service: Service) -> None:
+    answer = register(service, "ligatures", email="\ufdfa" * 60 + "@example.com")
+    assert answer.status_code == 422
+
+
+@pytest.mark.parametrize("password", ["seven77", "x" * 257, "with\x00nul-inside"])
+def test_a_password_that_is_too_short_too_long_or_holds_nul_is_a_422(service: Service, password: str) -> None:
+    answer = register(service, "well-formed", password=password)
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["field"] == "password"
+
+
+@pytest.mark.parametrize("password", ["8 chars!", "\U0001f680" * 256], ids=["shortest", "longest"])
+def test_a_password_of_8_to_256_characters_of_any_script_works(service: Service, password: str) -> None:
+    assert service.sign_up(password=password).password == password
+
+
+def test_a_password_typed_in_other_code_points_of_the_same_characters_is_the_same(service: Service) -> None:
+    account = service.sign_up(password="caf\u00e9 cre\u0300me")
+    assert service.log_in(account.username, "cafe\u0301 cr\u00e8me").id == account.id
+
+
+def test_me_is_the_account_of_the_token(service: Service, account: Account) -> None:
+    answer = service.client.get("/v1/auth/me", headers=account.headers)
+    assert answer.status_code == 200
+    assert answer.json()["id"] == account.id
+
+
+@pytest.mark.parametrize("authorization", ["", "Basic YTpi", "Bearer", "Bearer a b", "Bearer nonsense", "Bearer a.b.c"])
+def test_me_without_a_valid_token_is_a_401_with_a_challenge(service: Service, authorization: str) -> None:
+    answer = service.client.get("/v1/auth/me", headers={"Authorization": authorization})
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"].startswith("Bearer")
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("PATCH", "me"), ("DELETE", "me"), ("PUT", "me/password"), ("GET", "sessions"), ("POST", "logout")],
+)
+def test_whatever_needs_an_account_is_a_401_without_a_token(service: Service, method: str, path: str) -> None:
+    answer = service.client.request(method, f"/v1/auth/{path}", json={})
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"] == 'Bearer realm="berth"'
+
+
+def test_a_change_of_the_name_is_seen_at_once_and_leaves_the_email(service: Service, account: Account) -> None:
+    changed = service.client.patch("/v1/auth/me", json={"username": "Renamed"}, headers=account.headers)
+    now = service.client.get("/v1/auth/me", headers=account.headers).json()
+    assert changed.status_code == 200
+    assert changed.json() == now
+    assert (now["username"], now["email"]) == ("Renamed", account.email)
+    assert now["updated_at"] > now["created_at"]
+
+
+def test_the_new_email_logs_in_and_the_old_one_does_not(service: Service, account: Account) -> None:
+    service.client.patch("/v1/auth/me", json={"email": "New.Email@example.com"}, headers=account.headers)
+    body = {"login": account.email, "password": account.password}
+    assert service.client.post("/v1/auth/login", json=body).status_code == 401
+    assert service.log_in("new.email@example.com", account.password).id == account.id
+
+
+def test_a_change_to_a_name_that_is_taken_is_a_409_and_changes_nothing(service: Service, account: Account) -> None:
+    other = service.sign_up()
+    change = {"username": other.username.upper(), "email": "unused@example.com"}
+    answer = service.client.patch("/v1/auth/me", json=change, headers=account.headers)
+    assert answer.status_code == 409
+    assert service.client.get("/v1/auth/me", headers=account.headers).json()["email"] == account.email
+
+
+def test_a_change_to_an_email_that_is_taken_is_a_409_that_says_which(service: Service, account: Account) -> None:
+    change = {"email": service.sign_up().email.upper()}
+    answer = service.client.patch("/v1/auth/me", json=change, headers=account.headers)
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (409, "email")
+
+
+def test_ones_own_name_in_another_case_is_not_taken(service: Service, account: Account) -> None:
+    change = {"username": account.username.upper()}
+    assert service.client.patch("/v1/auth/me", json=change, headers=account.headers).status_code == 200
+
+
+def test_a_field_set_to_null_is_a_422(service: Service, account: Account) -> None:
+    answer = service.client.patch("/v1/auth/me", json={"email": None}, headers=account.headers)
+    assert answer.status_code == 422
+
+
+def test_a_change_to_what_is_no_username_is_told_what_one_is(service: Service, account: Account) -> None:
+    answer = service.client.patch("/v1/auth/me", json={"username": "a b"}, headers=account.headers)
+    assert answer.json()["errors"][0]["message"] == "expected 3 to 64 of the characters A-Z a-z 0-9 . _ -"
+
+
+def test_deleting_needs_the_password(service: Service, account: Account) -> None:
+    wrong = service.client.request("DELETE", "/v1/auth/me", json={"password": "wrong one"}, headers=account.headers)
+    missing = service.client.request("DELETE", "/v1/auth/me", headers=account.headers)
+    assert (wrong.status_code, missing.status_code) == (403, 422)
+    assert service.client.get("/v1/auth/me", headers=account.headers).status_code == 200
+
+
+def test_a_deleted_account_is_gone_with_its_sessions_and_its_name_is_free(service: Service, account: Account) -> None:
+    body = {"password": account.password}
+    assert service.client.request("DELETE", "/v1/auth/me", json=body, headers=account.headers).status_code == 204
+    assert service.client.get("/v1/auth/me", headers=account.headers).status_code == 401
+    refresh = service.client.post("/v1/auth/refresh", json={"refresh_token": account.refresh_token})
+    assert refresh.status_code == 401
+    assert register(service, account.username).status_code == 201
+
+
+def test_a_new_password_ends_every_other_session_and_keeps_this_one(service: Service, account: Account) -> None:
+    other = service.log_in(account.username, account.password)
+    change = {"current_password": account.password, "new_password": "another password"}
+    assert service.client.put("/v1/auth/me/password", json=change, headers=account.headers).status_code == 204
+    assert service.client.get("/v1/auth/me", headers=account.headers).status_code == 200
+    assert service.client.get("/v1/auth/me", headers=other.headers).status_code == 401
+    refresh = service.client.post("/v1/auth/refresh", json={"refresh_token": other.refresh_token})
+    assert refresh.status_code == 401
+
+
+def test_a_new_password_leaves_this_sessions_refresh_token_alone(service: Service, account: Account) -> None:
+    change = {"current_password": account.password, "new_password": "another password"}
+    service.client.put("/v1/auth/me/password", json=change, headers=account.headers)
+    refresh = service.client.post("/v1/auth/refresh", json={"refresh_token": account.refresh_token})
+    assert refresh.status_code == 200
+
+
+@pytest.mark.parametrize("new", ["seven77", "x" * 257])
+def test_a_new_password_that_is_too_short_or_too_long_is_a_422(service: Service, account: Account, new: str) -> None:
+    change = {"current_password": account.password, "new_password": new}
+    answer = service.client.put("/v1/auth/me/password", json=change, headers=account.headers)
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "new_password")
+
+
+def test_after_a_change_only_the_new_password_logs_in(service: Service, account: Account) -> None:
+    change = {"current_password": account.password, "new_password": "another password"}
+    service.client.put("/v1/auth/me/password", json=change, headers=account.headers)
+    body = {"login": account.username, "password": account.password}
+    assert service.client.post("/v1/auth/login", json=body).status_code == 401
+    assert service.log_in(account.username, "another password").id == account.id
+
+
+def test_a_wrong_current_password_is_a_403_and_changes_nothing(service: Service, account: Account) -> None:
+    change = {"current_password": "wrong one", "new_password": "another password"}
+    answer = service.client.put("/v1/auth/me/password", json=change, headers=account.headers)
+    assert answer.status_code == 403
+    assert service.log_in(account.username, account.password).id == account.id
+
+
+def test_two_changes_of_one_password_at_the_same_instant_leave_one_of_them(service: Service, account: Account) -> None:
+    def attempt(new: str) -> int:
+        change = {"current_password": account.password, "new_password": new}
+        return service.client.put("/v1/auth/me/password", json=change, headers=account.headers).status_code
+
+    with ThreadPoolExecutor(2) as threads:
+        statuses = list(threads.map(attempt, ["first new one", "second new one"]))
+    assert statuses.count(204) == 1
+    assert {403, 409}.issuperset(set(statuses) - {204})

@@ -1,0 +1,143 @@
+"""deploy/cloudrun: the fields that Cloud Run's contract names, in step with the settings.
+
+https://cloud.google.com/run/docs/reference/yaml/v1, https://cloud.google.com/run/docs/container-contract
+"""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from infra.version import VERSION
+from tests.support.manifests import (
+    DEPLOY,
+    IMPORT_SECONDS,
+    SERVE,
+    Manifest,
+    Workload,
+    cores,
+    is_known,
+    mib,
+    mib_at_most,
+    read_all,
+    seconds_to_stop,
+    settings_from,
+    workloads,
+)
+
+SECONDS_TO_STOP = 10  # after SIGTERM
+STARTUP_SECONDS = 240  # a startup probe's failureThreshold x periodSeconds, at most
+FILES = ["service.yaml", "migrate-job.yaml", "purge-job.yaml"]
+
+
+def read(file: str) -> Manifest:
+    [manifest] = read_all(DEPLOY / "cloudrun" / file)
+    return manifest
+
+
+def workload(file: str) -> Workload:
+    [found] = workloads([read(file)])
+    return found
+
+
+def annotations(file: str) -> dict[str, str]:
+    found: dict[str, str] = read(file)["spec"]["template"]["metadata"]["annotations"]
+    return found
+
+
+@pytest.fixture(params=FILES)
+def file(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+def test_the_manifests_are_of_the_kinds_that_gcloud_replaces() -> None:
+    kinds = {each: (read(each)["apiVersion"], read(each)["kind"]) for each in FILES}
+    assert kinds == {
+        "service.yaml": ("serving.knative.dev/v1", "Service"),
+        "migrate-job.yaml": ("run.googleapis.com/v1", "Job"),
+        "purge-job.yaml": ("run.googleapis.com/v1", "Job"),
+    }
+
+
+def test_berth_takes_the_variables(file: str, tmp_path: Path) -> None:
+    settings = settings_from(workload(file).variables, tmp_path)
+    assert settings.sys_env == "prod"
+    assert settings.google_cloud_project == "PROJECT"
+
+
+def test_every_secret_comes_from_secret_manager(file: str) -> None:
+    for variable in workload(file).container["env"]:
+        secret = f"berth-{variable['name'].lower().replace('_', '-')}"
+        if "valueFrom" in variable:
+            assert variable["valueFrom"] == {"secretKeyRef": {"name": secret, "key": "latest"}}
+        else:
+            assert not re.search("PASSWORD|SECRET|TOKEN", variable["name"])
+
+
+def test_the_image_is_of_this_version_and_runs_a_command_that_there_is(file: str) -> None:
+    container = workload(file).container
+    assert container["image"] == f"REGION-docker.pkg.dev/PROJECT/berth/berth:{VERSION}"
+    assert is_known(container.get("command", SERVE))
+
+
+def test_mysql_is_reached_through_the_socket_that_cloud_sql_mounts(file: str, tmp_path: Path) -> None:
+    instance = annotations(file)["run.googleapis.com/cloudsql-instances"]
+    assert settings_from(workload(file).variables, tmp_path).mysql_unix_socket == f"/cloudsql/{instance}"
+
+
+def test_redis_is_reached_in_the_vpc(file: str) -> None:
+    [interface] = json.loads(annotations(file)["run.googleapis.com/network-interfaces"])
+    assert interface.keys() == {"network", "subnetwork"}
+    assert annotations(file)["run.googleapis.com/vpc-access-egress"] == "private-ranges-only"
+
+
+def test_the_second_generation_has_the_memory_that_it_and_berth_need(file: str, tmp_path: Path) -> None:
+    work = workload(file)
+    limits = work.container["resources"]["limits"]
+    assert annotations(file)["run.googleapis.com/execution-environment"] == "gen2"
+    requests = work.pod.get("containerConcurrency", 1)
+    needed = mib_at_most(settings_from(work.variables, tmp_path), cores(limits["cpu"]), requests)
+    assert mib(limits["memory"]) >= max(512, needed)
+
+
+def test_the_service_starts_fast_and_keeps_its_cpu_between_requests() -> None:
+    found = annotations("service.yaml")
+    assert found["run.googleapis.com/startup-cpu-boost"] == "true"
+    assert found["run.googleapis.com/cpu-throttling"] == "false"
+    assert int(found["autoscaling.knative.dev/minScale"]) >= 1
+
+
+def test_the_services_limits_fit_berths(tmp_path: Path) -> None:
+    work = workload("service.yaml")
+    settings = settings_from(work.variables, tmp_path)
+    assert work.pod["containerConcurrency"] <= settings.max_concurrency
+    assert work.pod["timeoutSeconds"] > settings.request_timeout
+    assert work.container["ports"] == [{"name": "http1", "containerPort": settings.port}]
+    assert not {"PORT", "K_SERVICE", "K_REVISION"} & work.variables.keys()  # Cloud Run's own
+    assert seconds_to_stop(settings) < SECONDS_TO_STOP
+
+
+def test_the_probes_are_http_and_as_patient_as_startup_timeout(tmp_path: Path) -> None:
+    work = workload("service.yaml")
+    startup, liveness = work.container["startupProbe"], work.container["livenessProbe"]
+    assert startup["httpGet"] == {"path": "/health/startup"}
+    assert liveness["httpGet"] == {"path": "/health/live"}
+    patience = startup["failureThreshold"] * startup["periodSeconds"]
+    timeout = settings_from(work.variables, tmp_path).startup_timeout
+    assert timeout + IMPORT_SECONDS < patience <= STARTUP_SECONDS
+    assert all(probe["timeoutSeconds"] <= probe["periodSeconds"] for probe in (startup, liveness))
+
+
+def test_a_job_logs_as_the_service_does(tmp_path: Path) -> None:
+    service = workload("service.yaml").variables | {"K_SERVICE": "berth"}
+    for each in ("migrate-job.yaml", "purge-job.yaml"):
+        job = settings_from(workload(each).variables, tmp_path)
+        assert job.log_format == settings_from(service, tmp_path).log_format == "gcp"
+
+
+def test_the_scheduler_runs_the_purge_job() -> None:
+    script = (DEPLOY / "cloudrun/scheduler.sh").read_text(encoding="utf-8")
+    assert f"/jobs/{read('purge-job.yaml')['metadata']['name']}:run" in script
+    assert read("purge-job.yaml")["spec"]["template"]["spec"]["template"]["spec"]["timeoutSeconds"] <= 3600

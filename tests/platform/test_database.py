@@ -1,0 +1,179 @@
+"""What is asked of the database server, and what it says."""
+
+import statistics
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.sql.database import Database
+from infra.http.problems import Unavailable
+from tests.conftest import StartService
+from tests.faults.scenarios import Environment, eventually, list_sessions, locked_row, migrate, play, rename
+from tests.support.servers import MariaDB
+from tests.support.service import Service
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[MariaDB]:
+    """A server that tests here may stop and reconfigure; each leaves it running."""
+    with MariaDB() as server:
+        yield server
+
+
+@pytest.fixture
+def own_env(own: MariaDB) -> Environment:
+    return migrate(own.environment(own.create_database()))
+
+
+def ready(service: Service) -> tuple[int, str]:
+    answer = service.client.get("/health/ready")
+    return answer.status_code, answer.json()["status"]
+
+
+def test_reads_that_may_lag_go_to_the_replica_and_to_the_primary_when_it_is_lost(
+    start_service: StartService, own: MariaDB, own_env: Environment
+) -> None:
+    replica = MariaDB("--bind-address=127.0.0.2")
+    replica.port = own.port
+    with replica:
+        name = own_env["MYSQL_DATABASE"]
+        replica.sql(f"CREATE DATABASE {name}")
+        for row in own.sql(f"SHOW TABLES IN {name}"):
+            table = next(iter(row.values()))
+            statement = own.sql(f"SHOW CREATE TABLE {name}.{table}")[0]["Create Table"]
+            replica.sql(statement.replace("%", "%%"), database=name)
+        service = start_service(**own_env, MYSQL_READ_HOST="127.0.0.2")
+        account = service.sign_up()
+        assert list_sessions(service, account).json()["items"] == []  # the replica lags for ever
+        replica.stop()
+        assert len(list_sessions(service, account).json()["items"]) == 1
+        service.wait_for_log(type="system", severity="WARNING")
+        durations = []
+        for _ in range(5):
+            started = time.monotonic()
+            assert len(list_sessions(service, account).json()["items"]) == 1
+            durations.append(time.monotonic() - started)
+        assert statistics.median(durations) < 0.5
+        assert ready(service) == (200, "ok")
+
+
+def test_a_replica_is_not_reached_through_the_primary_s_socket(mariadb: MariaDB, mysql_env: Environment) -> None:
+    async def scenario(database: Database) -> None:
+        assert database.replica
+        async with database.replica.connection():
+            pass
+
+    with pytest.raises(Unavailable):
+        play(scenario, mysql_env, MYSQL_UNIX_SOCKET=mariadb.unix_socket, MYSQL_READ_HOST="127.0.0.2")
+
+
+def test_a_server_that_allows_fewer_connections_than_the_pool_is_warned_about(
+    start_service: StartService, own: MariaDB, own_env: Environment
+) -> None:
+    own.sql("SET GLOBAL max_connections = 20")
+    try:
+        service = start_service(**own_env, MYSQL_POOL_MAX_SIZE=30)
+        line = service.wait_for_log(severity="WARNING", type="system")
+    finally:
+        own.sql("SET GLOBAL max_connections = 151")
+    assert "MYSQL_POOL_MAX_SIZE" in line["message"]
+    assert "20" in line["message"]
+
+
+def test_a_pool_that_the_server_has_room_for_is_not_warned_about(
+    start_service: StartService, mysql_env: Environment
+) -> None:
+    assert start_service(**mysql_env).log(severity="WARNING") == []
+
+
+def test_a_password_may_hold_any_character(start_service: StartService, mariadb: MariaDB) -> None:
+    database = mariadb.create_database()
+    password = "pä%41+ß:/@?#[]&=\"'\\ пароль 🔑"
+    mariadb.sql("CREATE USER 'bérth@%%'@'%%' IDENTIFIED BY %s", password)
+    mariadb.sql(f"GRANT ALL ON {database}.* TO 'bérth@%'@'%'")
+    try:
+        mysql_env = migrate({**mariadb.environment(database), "MYSQL_USERNAME": "bérth@%", "MYSQL_PASSWORD": password})
+        start_service(**mysql_env).sign_up()
+    finally:
+        mariadb.sql("DROP USER 'bérth@%'@'%'")
+
+
+def test_a_unix_socket_is_used_instead_of_host_and_port(start_service: StartService, mariadb: MariaDB) -> None:
+    mysql_env: Environment = mariadb.environment(mariadb.create_database())
+    del mysql_env["MYSQL_HOST"]
+    mysql_env = migrate(mysql_env | {"MYSQL_UNIX_SOCKET": str(mariadb.unix_socket), "MYSQL_PORT": "1"})
+    service = start_service(**mysql_env)
+    account = service.sign_up()
+    assert list_sessions(service, account).status_code == 200
+
+
+def test_all_of_unicode_comes_back_as_it_was_sent(mysql_env: Environment) -> None:
+    async def scenario(database: Database) -> Any:
+        return await database.fetch_one("SELECT :text, @@character_set_client", {"text": "ä🔑ß%s"})
+
+    assert play(scenario, mysql_env) == ("ä🔑ß%s", "utf8mb4")
+
+
+def test_a_slow_query_is_logged_without_its_values(
+    start_service: StartService, mariadb: MariaDB, mysql_env: Environment
+) -> None:
+    service = start_service(**mysql_env, MYSQL_SLOW_QUERY=0.2, LOG_LEVEL="DEBUG")
+    account = service.sign_up(username="Never-in-a-log", email="never-in-a-log@example.com")
+    answers: list[int] = []
+    renaming = threading.Thread(target=lambda: answers.append(rename(service, account, "Never-in-a-log-2").status_code))
+    with locked_row(mariadb, mysql_env, account.id):
+        renaming.start()
+        time.sleep(0.5)
+    renaming.join(10)
+    assert answers == [200]
+    line = service.wait_for_log(type="sql")
+    assert line["duration_ms"] >= 200
+    assert line["statement"].startswith("UPDATE accounts SET username = COALESCE(:username, username)")
+    assert not any("never-in-a-log" in text.lower() for text in service.output)
+
+
+def test_a_quick_query_is_not_logged(start_service: StartService, mysql_env: Environment) -> None:
+    service = start_service(**mysql_env, MYSQL_SLOW_QUERY=30)
+    service.sign_up()
+    assert service.log(type="sql") == []
+
+
+def test_a_warning_of_the_server_does_not_reach_stderr(
+    start_service: StartService, mariadb: MariaDB, mysql_env: Environment
+) -> None:
+    mariadb.sql(
+        "CREATE TRIGGER warn BEFORE INSERT ON accounts FOR EACH ROW SIGNAL SQLSTATE '01000'"
+        " SET MESSAGE_TEXT = 'a warning of the server'",
+        database=mysql_env["MYSQL_DATABASE"],
+    )
+    service = start_service(**mysql_env)
+    service.sign_up()
+    assert service.stop() == 0  # which looks at stderr
+    assert not any(line["severity"] in ("ERROR", "CRITICAL") for line in service.lines)
+
+
+def test_sqlite_tables_stay_between_queries(tmp_path: Path) -> None:
+    async def scenario(database: Database) -> Any:
+        await database.execute("CREATE TABLE t (x INTEGER)")
+        await database.execute("INSERT INTO t VALUES (:x)", {"x": 1})
+        return await database.fetch_one("SELECT x FROM t")
+
+    assert play(scenario, {"DATA_DIR": str(tmp_path)}) == (1,)
+
+
+def test_no_connection_to_sqlite_outlives_its_use(start_service: StartService) -> None:
+    """A cursor that is collected while its connection waits for a lock would hold up the event loop until it has it."""
+    service = start_service("sqlite")
+    taken = {"username": service.sign_up().username, "email": "another@example.com", "password": "correct horse"}
+    assert service.client.post("/v1/auth/register", json=taken).status_code == 409
+    assert service.client.get("/health/ready").status_code == 200
+
+    def opened() -> list[str]:
+        files = [str(link.readlink()) for link in Path(f"/proc/{service.pid}/fd").iterdir()]
+        return [name for name in files if name.endswith("berth.db")]
+
+    assert eventually(lambda: not opened()), opened()

@@ -1,0 +1,273 @@
+"""Domain events out: written with what they tell of, delivered at least once, an account's in their order."""
+
+import asyncio
+import os
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.base.background import background
+from infra.base.ids import new_id
+from tests.conftest import TEST_SETTINGS, Sql, StartService
+from tests.support.servers import LOOPBACK_NAMES, make_certificates, wait_until
+from tests.support.service import Account, Service, parse, run_app
+from tests.support.sink import Sink
+
+DELIVER = "dev.berth.events.deliver"
+
+
+def delete(service: Service, account: Account) -> None:
+    body = {"password": account.password}
+    answer = service.client.request("DELETE", "/v1/auth/me", headers=account.headers, json=body)
+    assert answer.status_code == 204
+
+
+def wait_until_empty(service: Service, sql: Sql) -> None:
+    """The outbox: what the sink has taken leaves it a moment later."""
+    wait_until(lambda: not sql(service, "SELECT * FROM outbox"), "the empty outbox", within=5)
+
+
+def restart(start_service: StartService, service: Service, **settings: object) -> Service:
+    """Another instance on the same database."""
+    shared: dict[str, Any] = {name: value for name, value in service.env.items() if name not in ("PATH", "PORT")}
+    return start_service(**shared | settings)
+
+
+# What is sent
+
+
+def test_a_registration_and_a_deletion_are_told_as_cloudevents(
+    start_service: StartService, backend: str, sink: Sink, sql: Sql
+) -> None:
+    service = start_service(backend, K_SINK=f"{sink.url}?a=b", K_CE_OVERRIDES='{"extensions": {"tenant": "é"}}')
+    account = service.sign_up()
+    delete(service, account)
+    registered, deleted = sink.wait_for(account.id, "registered", "deleted")
+    data = registered.pop("data")
+    trace = service.wait_for_log(type="access", path="/v1/auth/register")["trace_id"]
+    assert registered.pop("traceparent").split("-")[1] == trace
+    assert datetime.fromisoformat(registered.pop("time")).tzinfo
+    assert registered == {
+        "specversion": "1.0",
+        "id": account.id,
+        "source": "/berth",
+        "type": "dev.berth.account.registered",
+        "subject": account.id,
+        "datacontenttype": "application/json",
+        "tenant": "é",
+    }
+    assert data.items() >= {"id": account.id, "username": account.username, "email": account.email}.items()
+    assert deleted["data"] == {"id": account.id}
+    assert deleted["id"] > registered["id"]
+    delivery = sink.deliveries[0]
+    assert (delivery.path, delivery.headers["content-type"]) == ("/events?a=b", "application/cloudevents+json")
+    assert delivery.headers["host"] == f"127.0.0.1:{sink.port}"
+    wait_until_empty(service, sql)
+
+
+def test_what_is_rolled_back_is_not_told(start_service: StartService, sink: Sink, sql: Sql) -> None:
+    service = start_service(K_SINK=sink.url)
+    account = service.sign_up()
+    body = {"username": account.username, "email": "other@example.com", "password": "12345678"}
+    assert service.client.post("/v1/auth/register", json=body).status_code == 409
+    sink.wait_for(account.id, "registered")
+    wait_until_empty(service, sql)
+    assert sink.asked == 1
+
+
+def test_without_a_sink_nothing_is_written(start_service: StartService, backend: str, sql: Sql) -> None:
+    service = start_service(backend)
+    delete(service, service.sign_up())
+    assert sql(service, "SELECT * FROM outbox") == []
+
+
+# A sink that fails
+
+
+def test_what_the_sink_does_not_take_is_sent_again(start_service: StartService, sink: Sink) -> None:
+    answers: list[int | bytes] = [500, 429, 302, 404, b"SSH-2.0-x\r\n", b"", b"x" * 70_000]
+    sink.answers = list(answers)
+    service = start_service(K_SINK=sink.url)
+    accounts = [service.sign_up() for _ in answers]
+    for account in accounts:
+        sink.wait_for(account.id, "registered")
+        line = service.wait_for_log(type="task", event_id=account.id)
+        assert (line["severity"], line["attempts"]) == ("WARNING", 1)
+    assert sink.asked == 2 * len(answers)
+
+
+def test_an_event_waits_for_the_one_before_it_of_its_account_and_for_no_other(
+    start_service: StartService, backend: str, sink: Sink, sql: Sql
+) -> None:
+    sink.answers = [500]
+    service = start_service(backend, K_SINK=sink.url)
+    held_up = service.sign_up()
+    service.wait_for_log(type="task", event_id=held_up.id)
+    sql(service, "UPDATE outbox SET attempt_at = 99999999999999")
+    delete(service, held_up)
+    other = service.sign_up()
+    sink.wait_for(other.id, "registered")
+    assert sink.events_of(held_up.id) == []
+    sql(service, "UPDATE outbox SET attempt_at = 1")
+    sink.wait_for(held_up.id, "registered", "deleted")
+
+
+def test_a_sink_that_is_down_costs_no_registration_and_gets_its_events_later(
+    start_service: StartService, backend: str, sink: Sink
+) -> None:
+    service = start_service(backend, K_SINK=sink.url)
+    sink.stop()
+    account = service.sign_up()
+    assert "refused" in service.wait_for_log(type="task", severity="WARNING")["message"].lower()
+    sink.start()
+    sink.wait_for(account.id, "registered")
+
+
+def test_a_sink_that_is_slow_holds_up_no_request_and_no_exit(start_service: StartService, sink: Sink) -> None:
+    service = start_service(K_SINK=sink.url)
+    sink.hold()
+    service.sign_up()
+    sink.wait_until_asked()
+    service.sign_up()
+    started = time.monotonic()
+    service.signal(signal.SIGTERM)
+    assert service.wait_for_exit() == 0
+    assert time.monotonic() - started < 5
+
+
+def test_a_sink_over_tls_is_verified(start_service: StartService, tmp_path: Path) -> None:
+    make_certificates(tmp_path, LOOPBACK_NAMES)
+    with Sink(tmp_path / "server.pem", tmp_path / "server.key") as sink:
+        distrustful = start_service(K_SINK=sink.url)
+        account = distrustful.sign_up()
+        line = distrustful.wait_for_log(type="task", severity="WARNING")
+        assert "CERTIFICATE_VERIFY_FAILED" in line["message"]
+        assert distrustful.stop() == 0
+        restart(start_service, distrustful, SSL_CERT_FILE=tmp_path / "ca.pem")
+        sink.wait_for(account.id, "registered")
+
+
+# Crashes, and several instances
+
+
+def test_what_was_not_sent_before_a_crash_is_sent_after_it(
+    start_service: StartService, backend: str, sink: Sink
+) -> None:
+    service = start_service(backend, K_SINK=sink.url)
+    sink.stop()
+    account = service.sign_up()
+    service.signal(signal.SIGKILL)
+    service.wait_for_exit()
+    sink.start()
+    restart(start_service, service)
+    sink.wait_for(account.id, "registered")
+
+
+def test_what_a_crash_cut_off_half_way_is_sent_again(
+    start_service: StartService, backend: str, sink: Sink, sql: Sql
+) -> None:
+    service = start_service(backend, K_SINK=sink.url)
+    sink.hold()
+    account = service.sign_up()
+    sink.wait_until_asked()
+    service.signal(signal.SIGKILL)
+    service.wait_for_exit()
+    sink.release()
+    [row] = sql(service, "SELECT * FROM outbox")
+    assert row["attempt_at"] > time.time() * 1000  # its claim, which nobody may take before
+    sql(service, "UPDATE outbox SET attempt_at = 1")
+    restart(start_service, service)
+    events = sink.wait_for(account.id, "registered", "registered")
+    assert events[0] == events[1]
+
+
+def test_several_instances_deliver_each_event_once_and_in_order(
+    start_service: StartService, backend: str, sink: Sink
+) -> None:
+    one = start_service(backend, K_SINK=sink.url)
+    two = restart(start_service, one)
+
+    def come_and_go(number: int) -> str:
+        account = (one, two)[number % 2].sign_up()
+        delete((one, two)[number // 2 % 2], account)
+        return account.id
+
+    with ThreadPoolExecutor(4) as threads:
+        accounts = list(threads.map(come_and_go, range(8)))
+    for account_id in accounts:
+        sink.wait_for(account_id, "registered", "deleted")
+    assert sink.asked == 16
+
+
+def test_an_id_is_above_another_whose_clock_was_ahead() -> None:
+    ahead = f"{'f' * 8}{new_id()[8:]}"
+    assert new_id(after=ahead) > ahead
+    assert new_id(after=new_id()) != new_id()
+
+
+# From a job
+
+
+def test_a_job_delivers_what_is_left(start_service: StartService, backend: str, sink: Sink, sql: Sql) -> None:
+    service = start_service(backend, K_SINK=sink.url)
+    sink.stop()
+    account = service.sign_up()
+    service.signal(signal.SIGKILL)
+    service.wait_for_exit()
+    sql(service, "UPDATE outbox SET attempt_at = 1")
+    assert run_app("run", DELIVER, env=service.env).returncode == os.EX_UNAVAILABLE
+    sink.start()
+    sql(service, "UPDATE outbox SET attempt_at = 1")
+    done = run_app("run", DELIVER, env=service.env)
+    assert (done.returncode, done.stderr) == (0, "")
+    sink.wait_for(account.id, "registered")
+
+
+def test_a_job_without_a_sink_has_nothing_to_do(tmp_path: Path) -> None:
+    done = run_app("run", DELIVER, env={**TEST_SETTINGS, "DATA_DIR": str(tmp_path)})
+    assert done.returncode == 0
+    assert not [line for line in map(parse, done.stdout.splitlines()) if line["severity"] != "INFO"]
+
+
+# The task
+
+
+def test_a_background_task_that_crashes_is_logged_and_starts_again(caplog: pytest.LogCaptureFixture) -> None:
+    starts = 0
+
+    async def work() -> None:
+        nonlocal starts
+        starts += 1
+        if starts == 1:
+            raise RuntimeError("a defect")
+        again.set()
+        await asyncio.sleep(60)
+
+    async def main() -> None:
+        async with asyncio.timeout(10), background("some work", work):
+            await again.wait()
+
+    again = asyncio.Event()
+    asyncio.run(main())
+    [record] = caplog.records
+    assert (record.name, record.levelname, starts) == ("berth.task", "ERROR", 2)
+    assert "a defect" in str(record.exc_info)
+
+
+def test_a_background_task_ends_with_the_lifespan_even_when_it_does_not_want_to() -> None:
+    async def stubborn() -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        await asyncio.sleep(60)
+
+    async def main() -> None:
+        async with asyncio.timeout(10), background("some work", stubborn):
+            await asyncio.sleep(0)
+
+    asyncio.run(main())

@@ -1,0 +1,808 @@
+"""Settings: every variable has its documented default, and all that is wrong with them is said at once."""
+
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import UnionType
+from typing import get_args, get_origin, get_type_hints
+
+import pytest
+
+import settings
+
+ROOT = Path(__file__).parents[2]
+KEY = "k" * 32
+OTHER_KEY = "o" * 32
+PROD = {"SYS_ENV": "prod", "MYSQL_HOST": "db", "MYSQL_PASSWORD": "pw", "REDIS_HOST": "redis", "SECRET_KEY": KEY}
+
+# The contract: a name or a default that changes here changes for everyone who runs the service.
+DEFAULTS = {
+    "SYS_ENV": "local",
+    "DEBUG": True,
+    "HOST": "0.0.0.0",  # noqa: S104 - what the container listens on
+    "PORT": 8000,
+    "MYSQL_HOST": None,
+    "MYSQL_PORT": 3306,
+    "MYSQL_DATABASE": "berth",
+    "MYSQL_USERNAME": "berth",
+    "MYSQL_PASSWORD": None,
+    "MYSQL_READ_HOST": None,
+    "MYSQL_POOL_MIN_SIZE": 1,
+    "MYSQL_POOL_MAX_SIZE": 30,
+    "MYSQL_POOL_TIMEOUT": 5.0,
+    "MYSQL_POOL_RECYCLE": 1800.0,
+    "MYSQL_CONNECT_TIMEOUT": 5.0,
+    "MYSQL_QUERY_TIMEOUT": 10.0,
+    "MYSQL_SSL_MODE": "preferred",
+    "MYSQL_SSL_CA": None,
+    "MYSQL_UNIX_SOCKET": None,
+    "MYSQL_SLOW_QUERY": 0.5,
+    "REDIS_HOST": None,
+    "REDIS_PORT": 6379,
+    "REDIS_DB": 0,
+    "REDIS_USERNAME": None,
+    "REDIS_PASSWORD": None,
+    "REDIS_SSL": False,
+    "REDIS_SSL_CA": None,
+    "REDIS_CLUSTER": False,
+    "REDIS_MAX_CONNECTIONS": 50,
+    "REDIS_TIMEOUT": 1.0,
+    "SECRET_KEY": KEY,
+    "SECRET_KEY_PREVIOUS": (),
+    "ACCESS_TOKEN_TTL": 900,
+    "REFRESH_TOKEN_TTL": 2592000,
+    "LOGIN_RATE_LIMIT": (10, 300),
+    "LOG_LEVEL": "INFO",
+    "LOG_FORMAT": "json",
+    "NO_COLOR": None,
+    "STARTUP_TIMEOUT": 30.0,
+    "SHUTDOWN_DELAY": 0.0,
+    "SHUTDOWN_TIMEOUT": 8.0,
+    "MAX_BODY_BYTES": 1048576,
+    "REQUEST_TIMEOUT": 30.0,
+    "MAX_CONCURRENCY": 1000,
+    "CORS_ORIGINS": (),
+    "ALLOWED_HOSTS": ("*",),
+    "FORWARDED_ALLOW_IPS": "127.0.0.1",
+    "DOCS_ENABLED": True,
+    "METRICS_TOKEN": None,
+    "EVENTS_TOKEN": None,
+    "GOOGLE_CLOUD_PROJECT": None,
+    "K_SERVICE": None,
+    "K_REVISION": None,
+    "K_SINK": None,
+    "K_CE_OVERRIDES": {},
+    "DATA_DIR": Path("data"),
+    "ENV_FILE": None,
+}
+SECRETS = ["MYSQL_PASSWORD", "REDIS_PASSWORD", "SECRET_KEY", "SECRET_KEY_PREVIOUS", "METRICS_TOKEN", "EVENTS_TOKEN"]
+SECONDS = [name for name, value in DEFAULTS.items() if isinstance(value, float)]
+
+
+def load(**variables: str) -> settings.Settings:
+    """In local, with a key given so that nothing is made."""
+    key = {} if "SECRET_KEY_FILE" in variables else {"SECRET_KEY": KEY}
+    return settings.load(key | variables)
+
+
+def problems(environ: dict[str, str]) -> dict[str, str]:
+    with pytest.raises(settings.SettingsError) as caught:
+        settings.load(environ)
+    return {problem.variable: problem.text for problem in caught.value.problems}
+
+
+def refused(**variables: str) -> dict[str, str]:
+    return problems({"SECRET_KEY": KEY} | variables)
+
+
+def command(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "settings.py", *arguments],
+        cwd=ROOT,
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def row(output: str, name: str) -> list[str]:
+    return next(line.split() for line in output.splitlines() if line.split()[:1] == [name])
+
+
+# The table
+
+
+def test_every_variable_of_the_contract_is_there_in_its_order() -> None:
+    assert list(settings.VARIABLES) == list(DEFAULTS)
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_default(name: str) -> None:
+    assert getattr(load(), name.lower()) == DEFAULTS[name]
+
+
+def test_fields_are_the_names_in_lower_case_and_warnings() -> None:
+    names = [field.name for field in dataclasses.fields(settings.Settings)]
+    assert names == [*(name.lower() for name in DEFAULTS), "warnings"]
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_a_default_has_the_declared_type(name: str) -> None:
+    declared = get_type_hints(settings.Settings)[name.lower()]
+    types = get_args(declared) if isinstance(declared, UnionType) else (get_origin(declared) or declared,)
+    assert isinstance(getattr(load(), name.lower()), types)
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        load().port = 1  # type: ignore[misc]
+
+
+def test_only_the_mapping_given_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORT", "9999")
+    assert load().port == 8000
+
+
+def test_without_a_mapping_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET_KEY", KEY)
+    monkeypatch.setenv("PORT", "9999")
+    assert settings.load().port == 9999
+
+
+def test_loading_leaves_the_environment_alone(tmp_path: Path) -> None:
+    (tmp_path / "env").write_text("PORT=81\n")
+    before = dict(os.environ)
+    load(ENV_FILE=str(tmp_path / "env"))
+    assert dict(os.environ) == before
+
+
+@pytest.mark.parametrize("name", [name for name in DEFAULTS if name != "SECRET_KEY"])
+def test_an_empty_variable_counts_as_unset(name: str) -> None:
+    assert getattr(load(**{name: ""}), name.lower()) == DEFAULTS[name]
+
+
+# Values
+
+
+GOOD = [
+    ("SYS_ENV", "test", "test"),
+    ("PORT", "1", 1),
+    ("PORT", "65535", 65535),
+    ("HOST", "::1", "::1"),
+    ("MYSQL_HOST", "db.svc.cluster.local.", "db.svc.cluster.local."),
+    ("MYSQL_HOST", "mysql_1", "mysql_1"),
+    ("REDIS_HOST", "10.1.2.3", "10.1.2.3"),
+    ("MYSQL_POOL_MIN_SIZE", "0", 0),
+    ("MYSQL_POOL_MAX_SIZE", "1", 1),
+    ("MYSQL_QUERY_TIMEOUT", "0.25", 0.25),
+    ("SHUTDOWN_DELAY", "0", 0.0),
+    ("MYSQL_SSL_MODE", "DISABLED", "disabled"),
+    ("MYSQL_SSL_MODE", "Required", "required"),
+    ("LOGIN_RATE_LIMIT", "5/60", (5, 60)),
+    ("LOG_LEVEL", "debug", "DEBUG"),
+    ("LOG_FORMAT", "ecs", "ecs"),
+    ("CORS_ORIGINS", "https://a.example, http://localhost:3000", ("https://a.example", "http://localhost:3000")),
+    ("CORS_ORIGINS", "*", ("*",)),
+    ("ALLOWED_HOSTS", "a.example,*.b.example", ("a.example", "*.b.example")),
+    ("FORWARDED_ALLOW_IPS", "10.0.0.0/8, ::1", "10.0.0.0/8,::1"),
+    ("FORWARDED_ALLOW_IPS", "*", "*"),
+    ("SECRET_KEY_PREVIOUS", f"{KEY},{OTHER_KEY}", (KEY, OTHER_KEY)),
+    ("SECRET_KEY", "é" * 16, "é" * 16),
+    ("MYSQL_USERNAME", "zoé", "zoé"),
+    ("MAX_BODY_BYTES", "1", 1),
+    ("GOOGLE_CLOUD_PROJECT", "p-1", "p-1"),
+    ("K_SINK", "http://broker-ingress.knative-eventing.svc/a/b", "http://broker-ingress.knative-eventing.svc/a/b"),
+    ("K_SINK", "https://[::1]:8443/a?b=c", "https://[::1]:8443/a?b=c"),
+    ("K_SINK", "http://sink", "http://sink"),
+    ("K_CE_OVERRIDES", '{"extensions": {"tenant": "é", "x1": ""}}', {"tenant": "é", "x1": ""}),
+    ("K_CE_OVERRIDES", "{}", {}),
+    ("K_CE_OVERRIDES", '{"extensions": null}', {}),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "value"), GOOD)
+def test_is_accepted(name: str, text: str, value: object) -> None:
+    assert getattr(load(**{name: text}), name.lower()) == value
+
+
+BAD = [
+    ("SYS_ENV", ["production", "PROD", "prod ", "staging"]),
+    ("DEBUG", ["maybe", "2", " "]),
+    ("REDIS_SSL", ["enabled"]),
+    ("HOST", ["a b", "http://x", "x\n"]),
+    ("PORT", ["abc", "0", "65536", "-1", "+1", "1_000", " 8000", "8000 ", "8000.0", "٣", "9" * 5000]),
+    ("MYSQL_HOST", ["db:3306", "mysql://db", "a,b", "/run/mysql.sock"]),
+    ("MYSQL_USERNAME", ["berth\n", "a\x00b", "\udcff"]),
+    ("MYSQL_POOL_MIN_SIZE", ["-1", "1.5"]),
+    ("MYSQL_POOL_MAX_SIZE", ["0"]),
+    ("MYSQL_SSL_MODE", ["verify-ca", "true", "verify"]),
+    ("MYSQL_SSL_CA", ["/nowhere/ca.pem", "/"]),
+    ("REDIS_SSL_CA", ["/nowhere/ca.pem", "/"]),
+    ("REDIS_DB", ["-1", "x"]),
+    ("REDIS_MAX_CONNECTIONS", ["0"]),
+    ("ACCESS_TOKEN_TTL", ["0", "1.5", "15m", "99999999999"]),
+    ("REFRESH_TOKEN_TTL", ["0"]),
+    ("LOGIN_RATE_LIMIT", ["10", "10/", "/300", "0/300", "10/0", "10/300/1", "-1/5", "10 / 300"]),
+    ("LOG_LEVEL", ["TRACE", "10"]),
+    ("LOG_FORMAT", ["text"]),
+    ("MAX_BODY_BYTES", ["0", "1MB"]),
+    ("MAX_CONCURRENCY", ["0"]),
+    (
+        "CORS_ORIGINS",
+        ["a.example", "https://a.example/", "https://a.example/x", "ftp://a", "https://a,,https://b", ","],
+    ),
+    ("CORS_ORIGINS", ["https://u:p@a.example", "https://a.example?x", "https://A.example"]),
+    ("ALLOWED_HOSTS", ["a.*.example", "*example", "https://a.example", "a.example/", "a.example,"]),
+    ("FORWARDED_ALLOW_IPS", ["proxy", "10.0.0.1/8", "10.0.0.0/33", "127.0.0.1,", "*,127.0.0.1", "10.0.0"]),
+    ("DOCS_ENABLED", ["nope"]),
+    ("K_SINK", ["sink", "ftp://sink", "http://user:password@sink", "http://", "http://sink?x", "http://sink/a b"]),
+    ("K_CE_OVERRIDES", ["x", "[]", "1", '{"extensions": 1}', '{"extensions": {"a": 1}}', '{"extensions": {"A": "b"}}']),
+    ("K_CE_OVERRIDES", ['{"a":' * 100_000, "[" * 100_000, '{"extensions": {"a\\n": "b"}}']),
+    *((name, ["-1", "nan", "inf", "1e400", "1e3", "1_0", "5s", " 5", "9" * 400, "3000000"]) for name in SECONDS),
+    *((name, ["0", "0.0"]) for name in SECONDS if name != "SHUTDOWN_DELAY"),
+]
+
+
+@pytest.mark.parametrize(("name", "text"), [(name, text) for name, texts in BAD for text in texts])
+def test_is_refused_with_what_it_holds_and_what_was_expected(name: str, text: str) -> None:
+    said = refused(**{name: text})
+    assert list(said) == [name]
+    assert said[name].startswith(f"{name} is {repr(text)[:77]}")
+    assert ": expected " in said[name]
+    assert len(said[name]) < 250
+    assert said[name].isprintable()
+
+
+def test_the_sentence() -> None:
+    assert refused(PORT="abc") == {"PORT": "PORT is 'abc': expected an integer from 1 to 65535"}
+
+
+def test_a_long_value_is_cut_to_80_characters() -> None:
+    assert refused(PORT="x" * 1000)["PORT"].removeprefix("PORT is ").split(": expected")[0] == "'" + "x" * 76 + "..."
+
+
+@pytest.mark.parametrize("word", ["true", "True", "TRUE", "1", "yes", "on", "y", "t"])
+def test_is_true(word: str) -> None:
+    assert load(REDIS_SSL=word).redis_ssl is True
+
+
+@pytest.mark.parametrize("word", ["false", "False", "FALSE", "0", "no", "off", "n", "f"])
+def test_is_false(word: str) -> None:
+    assert load(DOCS_ENABLED=word).docs_enabled is False
+
+
+def test_all_problems_are_reported_at_once_in_the_tables_order() -> None:
+    said = problems({"SYS_ENV": "prod", "PORT": "x", "LOG_FORMAT": "y", "EVENTS_TOKEN_FILE": "/nowhere", "DEBUG": "1"})
+    assert list(said) == [
+        "DEBUG",
+        "PORT",
+        "MYSQL_HOST",
+        "MYSQL_PASSWORD",
+        "REDIS_HOST",
+        "SECRET_KEY",
+        "LOG_FORMAT",
+        "EVENTS_TOKEN_FILE",
+    ]
+
+
+def test_the_error_prints_as_one_line_a_problem() -> None:
+    with pytest.raises(settings.SettingsError) as caught:
+        load(PORT="x", LOG_LEVEL="y")
+    assert str(caught.value).splitlines() == [problem.text for problem in caught.value.problems]
+
+
+# What depends on where it runs
+
+
+@pytest.mark.parametrize(("where", "debug"), [("local", True), ("dev", True), ("test", False), ("prod", False)])
+def test_debug_follows_sys_env(where: str, debug: bool) -> None:
+    assert settings.load(PROD | {"SYS_ENV": where}).debug is debug
+
+
+@pytest.mark.parametrize(("where", "docs"), [("local", True), ("dev", True), ("test", True), ("prod", False)])
+def test_docs_follow_sys_env(where: str, docs: bool) -> None:
+    assert settings.load(PROD | {"SYS_ENV": where}).docs_enabled is docs
+
+
+def test_docs_can_be_enabled_in_prod() -> None:
+    assert settings.load(PROD | {"DOCS_ENABLED": "true"}).docs_enabled
+
+
+def test_debug_is_refused_in_prod() -> None:
+    assert problems(PROD | {"DEBUG": "true"}) == {"DEBUG": "DEBUG is 'true': expected false, since SYS_ENV is prod"}
+
+
+def test_debug_false_is_fine_in_prod() -> None:
+    assert settings.load(PROD | {"DEBUG": "false"}).debug is False
+
+
+@pytest.mark.parametrize("where", ["dev", "prod"])
+@pytest.mark.parametrize("name", ["MYSQL_HOST", "MYSQL_PASSWORD", "REDIS_HOST", "SECRET_KEY"])
+def test_is_required(where: str, name: str) -> None:
+    said = problems(PROD | {"SYS_ENV": where, name: ""})
+    assert list(said) == [name]
+    assert said[name].startswith(f"{name} is not set: expected ")
+
+
+@pytest.mark.parametrize("where", ["local", "test"])
+def test_is_not_required_in_local_and_test(where: str) -> None:
+    assert not load(SYS_ENV=where).mysql_enabled
+
+
+def test_a_wrong_value_is_not_called_missing_too() -> None:
+    assert list(problems(PROD | {"MYSQL_HOST": "a b", "SECRET_KEY": "short"})) == ["MYSQL_HOST", "SECRET_KEY"]
+
+
+def test_an_unreadable_secret_file_is_not_called_missing_too() -> None:
+    given = PROD | {"MYSQL_PASSWORD": "", "MYSQL_PASSWORD_FILE": "/nowhere"}
+    assert list(problems(given)) == ["MYSQL_PASSWORD_FILE"]
+
+
+def test_a_unix_socket_stands_in_for_the_host() -> None:
+    loaded = settings.load(PROD | {"MYSQL_HOST": "", "MYSQL_UNIX_SOCKET": "/cloudsql/p:r:i"})
+    assert (loaded.mysql_host, loaded.mysql_enabled) == (None, True)
+
+
+def test_a_host_enables_mysql() -> None:
+    assert load(MYSQL_HOST="db").mysql_enabled
+
+
+@pytest.mark.parametrize("mode", ["verify_ca", "VERIFY_IDENTITY"])
+def test_verifying_needs_a_ca(mode: str) -> None:
+    assert list(refused(MYSQL_SSL_MODE=mode)) == ["MYSQL_SSL_CA"]
+
+
+def test_verifying_with_a_ca(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("x")
+    loaded = load(MYSQL_SSL_MODE="verify_ca", MYSQL_SSL_CA=str(tmp_path / "ca.pem"))
+    assert loaded.mysql_ssl_ca == tmp_path / "ca.pem"
+
+
+def test_the_pool_cannot_be_larger_at_least_than_at_most() -> None:
+    assert refused(MYSQL_POOL_MIN_SIZE="31") == {
+        "MYSQL_POOL_MIN_SIZE": "MYSQL_POOL_MIN_SIZE is '31': expected at most MYSQL_POOL_MAX_SIZE, which is 30"
+    }
+
+
+def test_the_pool_may_be_as_large_at_least_as_at_most() -> None:
+    assert load(MYSQL_POOL_MIN_SIZE="30").mysql_pool_min_size == 30
+
+
+def test_a_redis_cluster_has_database_0_only() -> None:
+    assert list(refused(REDIS_CLUSTER="true", REDIS_DB="1")) == ["REDIS_DB"]
+    assert load(REDIS_CLUSTER="true").redis_cluster
+    assert load(REDIS_DB="1").redis_db == 1
+
+
+def test_a_knative_service_logs_in_gcps_format_unless_told_otherwise() -> None:
+    assert load(K_SERVICE="berth").log_format == "gcp"
+    assert load(K_SERVICE="berth", LOG_FORMAT="json").log_format == "json"
+
+
+# Secrets
+
+
+@pytest.mark.parametrize("name", ["SECRET_KEY", "SECRET_KEY_PREVIOUS"])
+def test_a_key_of_31_bytes_is_too_short(name: str) -> None:
+    text = refused(**{name: "s" * 31})[name]
+    assert text.startswith(f"{name} is too short: expected ")
+    assert "at least 32 bytes" in text
+    assert "sss" not in text
+
+
+def test_one_short_previous_key_among_good_ones_is_refused() -> None:
+    assert list(refused(SECRET_KEY_PREVIOUS=f"{KEY},short")) == ["SECRET_KEY_PREVIOUS"]
+
+
+@pytest.mark.parametrize("token", ["two words", "é", "a\n"])
+@pytest.mark.parametrize("name", ["METRICS_TOKEN", "EVENTS_TOKEN"])
+def test_a_token_that_no_header_can_carry_is_refused(name: str, token: str) -> None:
+    said = refused(**{name: token})
+    assert list(said) == [name]
+    assert token not in said[name]
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_refused_secret_is_never_quoted(name: str) -> None:
+    said = refused(**{name: "Xyzzy\udcffQ"})
+    assert list(said) == [name]
+    assert "Xyzzy" not in said[name]
+    assert "udcff" not in said[name]
+
+
+def test_repr_shows_no_secret() -> None:
+    given = {name: f"{index}-{'Xyzzy' * 10}" for index, name in enumerate(SECRETS)}
+    assert "Xyzzy" not in repr(settings.load(given))
+
+
+def test_secrets_holds_every_secret_value() -> None:
+    given = {name: f"{index}-{'Xyzzy' * 10}" for index, name in enumerate(SECRETS)} | {
+        "SECRET_KEY_PREVIOUS": f"{KEY},{OTHER_KEY}"
+    }
+    expected = {text for name, text in given.items() if name != "SECRET_KEY_PREVIOUS"} | {KEY, OTHER_KEY}
+    assert set(settings.load(given).secrets) == expected
+
+
+def test_secrets_holds_nothing_that_is_unset() -> None:
+    assert load().secrets == (KEY,)
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_secret_comes_from_a_file(name: str, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text(OTHER_KEY)
+    value = getattr(load(**{f"{name}_FILE": str(tmp_path / "secret")}), name.lower())
+    assert value in {OTHER_KEY, (OTHER_KEY,)}
+
+
+@pytest.mark.parametrize(
+    ("content", "value"),
+    [
+        (b"pw\n", "pw"),
+        (b"pw\r\n", "pw"),
+        (b"pw\n\n", "pw\n"),
+        (b" pw ", " pw "),
+        (b"a\r\nb", "a\r\nb"),
+        (b"pw\r", "pw\r"),
+    ],
+)
+def test_one_newline_is_dropped_from_the_end_of_a_secret_file(content: bytes, value: str, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(content)
+    assert load(MYSQL_PASSWORD_FILE=str(tmp_path / "secret")).mysql_password == value
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"\r\n", b"\xff\xfe"])
+def test_a_secret_file_that_is_empty_or_not_utf8_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(content)
+    said = refused(MYSQL_PASSWORD_FILE=str(tmp_path / "secret"))
+    assert list(said) == ["MYSQL_PASSWORD_FILE"]
+    assert str(tmp_path / "secret")[:70] in said["MYSQL_PASSWORD_FILE"]
+
+
+@pytest.mark.parametrize("path", ["/nowhere/secret", "/", "x" * 5000, "a\x00b"])
+def test_a_secret_file_that_cannot_be_read_is_refused(path: str) -> None:
+    assert list(refused(REDIS_PASSWORD_FILE=path)) == ["REDIS_PASSWORD_FILE"]
+
+
+def test_a_bad_secret_in_a_file_is_not_quoted(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("short-Xyzzy")
+    said = problems({"SECRET_KEY_FILE": str(tmp_path / "secret")})
+    assert said == {"SECRET_KEY": "SECRET_KEY is too short: expected at least 32 bytes"}
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_secret_given_both_ways_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text(OTHER_KEY)
+    said = refused(**{name: KEY, f"{name}_FILE": str(tmp_path / "secret")})
+    assert said == {name: f"{name} and {name}_FILE are both set: expected one of them"}
+
+
+def test_an_empty_file_variable_counts_as_unset() -> None:
+    assert load(MYSQL_PASSWORD="pw", MYSQL_PASSWORD_FILE="").mysql_password == "pw"
+
+
+def test_an_empty_secret_beside_its_file_counts_as_unset(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("from-file")
+    assert load(MYSQL_PASSWORD="", MYSQL_PASSWORD_FILE=str(tmp_path / "secret")).mysql_password == "from-file"
+
+
+def test_only_secrets_come_from_files(tmp_path: Path) -> None:
+    (tmp_path / "port").write_text("81")
+    assert load(PORT_FILE=str(tmp_path / "port")).port == 8000
+
+
+# ENV_FILE
+
+
+def env_file(folder: Path, text: str) -> str:
+    (folder / "env").write_text(text)
+    return str(folder / "env")
+
+
+def test_a_file_of_variables_is_read(tmp_path: Path) -> None:
+    loaded = load(ENV_FILE=env_file(tmp_path, "# mine\nexport PORT=81\nMYSQL_PASSWORD='a b'\nUNKNOWN=x\n"))
+    assert (loaded.port, loaded.mysql_password) == (81, "a b")
+
+
+def test_real_variables_win_over_the_file(tmp_path: Path) -> None:
+    assert load(PORT="82", ENV_FILE=env_file(tmp_path, "PORT=81\n")).port == 82
+
+
+def test_an_empty_real_variable_leaves_it_to_the_file(tmp_path: Path) -> None:
+    assert load(PORT="", ENV_FILE=env_file(tmp_path, "PORT=81\n")).port == 81
+
+
+def test_a_real_secret_wins_over_the_files_secret_file(tmp_path: Path) -> None:
+    loaded = load(MYSQL_PASSWORD="real", ENV_FILE=env_file(tmp_path, "MYSQL_PASSWORD_FILE=/nowhere\n"))
+    assert loaded.mysql_password == "real"
+
+
+def test_a_real_secret_file_wins_over_the_files_secret(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("real")
+    file = env_file(tmp_path, "MYSQL_PASSWORD=other\n")
+    assert load(MYSQL_PASSWORD_FILE=str(tmp_path / "secret"), ENV_FILE=file).mysql_password == "real"
+
+
+def test_the_file_is_not_interpolated(tmp_path: Path) -> None:
+    assert load(ENV_FILE=env_file(tmp_path, "MYSQL_PASSWORD=a${PATH}$HOME\n")).mysql_password == "a${PATH}$HOME"
+
+
+def test_the_file_may_set_sys_env(tmp_path: Path) -> None:
+    file = env_file(tmp_path, "SYS_ENV=dev\nMYSQL_HOST=db\nMYSQL_PASSWORD=pw\nREDIS_HOST=redis\n")
+    assert load(ENV_FILE=file).sys_env == "dev"
+
+
+def test_no_file_is_read_unless_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").write_text("PORT=81\n")
+    monkeypatch.chdir(tmp_path)
+    assert load().port == 8000
+
+
+@pytest.mark.parametrize("path", ["/nowhere/env", "/"])
+def test_a_file_that_cannot_be_read_is_refused(path: str) -> None:
+    assert list(refused(ENV_FILE=path)) == ["ENV_FILE"]
+
+
+def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "env").write_bytes(b"PORT=\xff\n")
+    assert list(refused(ENV_FILE=str(tmp_path / "env"))) == ["ENV_FILE"]
+
+
+def test_a_line_that_is_no_assignment_is_refused_by_number_and_not_quoted(tmp_path: Path) -> None:
+    said = refused(ENV_FILE=env_file(tmp_path, "PORT=81\nMYSQL_PASSWORD='Xyzzy\n"))
+    assert "line 2" in said["ENV_FILE"]
+    assert "Xyzzy" not in said["ENV_FILE"]
+
+
+def test_in_prod_the_file_is_ignored_with_a_warning(tmp_path: Path) -> None:
+    loaded = settings.load(PROD | {"ENV_FILE": env_file(tmp_path, "PORT=81\nSYS_ENV=local\n")})
+    assert (loaded.sys_env, loaded.port) == ("prod", 8000)
+    assert loaded.warnings == ("ENV_FILE is ignored: SYS_ENV is prod",)
+
+
+def test_in_prod_the_file_need_not_exist() -> None:
+    assert len(settings.load(PROD | {"ENV_FILE": "/nowhere/env"}).warnings) == 1
+
+
+def test_a_file_that_says_prod_makes_it_prod_and_is_ignored_otherwise(tmp_path: Path) -> None:
+    given = {name: value for name, value in PROD.items() if name != "SYS_ENV"}
+    loaded = settings.load(given | {"ENV_FILE": env_file(tmp_path, "SYS_ENV=prod\nPORT=81\n")})
+    assert (loaded.sys_env, loaded.port, loaded.debug, len(loaded.warnings)) == ("prod", 8000, False, 1)
+
+
+def test_without_a_file_nothing_is_warned_of() -> None:
+    assert load().warnings == ()
+
+
+# The key that local and test make
+
+
+def test_a_key_is_made_and_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b"
+    first = settings.load({"DATA_DIR": str(folder)})
+    assert len(first.secret_key.encode()) >= 32
+    assert settings.load({"DATA_DIR": str(folder), "SYS_ENV": "test"}).secret_key == first.secret_key
+    assert [path.name for path in folder.iterdir()] == ["secret_key"]
+
+
+def test_two_data_dirs_have_two_keys(tmp_path: Path) -> None:
+    keys = {settings.load({"DATA_DIR": str(tmp_path / name)}).secret_key for name in "ab"}
+    assert len(keys) == 2
+
+
+def test_the_kept_key_is_its_owners_only(tmp_path: Path) -> None:
+    settings.load({"DATA_DIR": str(tmp_path)})
+    assert (tmp_path / "secret_key").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_kept_key_is_among_the_secrets(tmp_path: Path) -> None:
+    loaded = settings.load({"DATA_DIR": str(tmp_path)})
+    assert loaded.secrets == (loaded.secret_key,)
+
+
+def test_processes_that_start_at_once_have_the_same_key(tmp_path: Path) -> None:
+    barrier, found = threading.Barrier(16), []
+
+    def start() -> None:
+        barrier.wait()
+        found.append(settings.load({"DATA_DIR": str(tmp_path / "data")}).secret_key)
+
+    threads = [threading.Thread(target=start) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 16
+    assert len(set(found)) == 1
+
+
+def test_a_key_that_another_process_made_in_between_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "secret_key").write_text(KEY + "\n")
+    settings.make_secret_key(tmp_path / "secret_key")
+    assert [path.read_text() for path in tmp_path.iterdir()] == [KEY + "\n"]
+
+
+def test_no_key_is_made_when_there_are_problems(tmp_path: Path) -> None:
+    problems({"DATA_DIR": str(tmp_path / "data"), "PORT": "x"})
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("where", ["dev", "prod"])
+def test_no_key_is_made_in_dev_and_prod(where: str, tmp_path: Path) -> None:
+    problems(PROD | {"SYS_ENV": where, "SECRET_KEY": "", "DATA_DIR": str(tmp_path / "data")})
+    assert not (tmp_path / "data").exists()
+
+
+def test_no_key_is_made_when_one_is_given(tmp_path: Path) -> None:
+    load(DATA_DIR=str(tmp_path / "data"))
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_data_dir_that_cannot_be_made_is_refused_with_all_else_that_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert list(problems({"DATA_DIR": str(tmp_path / "file" / "data"), "PORT": "x"})) == ["PORT", "DATA_DIR"]
+
+
+def test_a_data_dir_that_cannot_be_written_to_is_refused() -> None:
+    assert list(problems({"DATA_DIR": "/proc/berth"})) == ["DATA_DIR"]  # not even by root
+
+
+def test_a_kept_key_needs_no_data_dir_that_can_be_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "secret_key").write_text(KEY)
+    monkeypatch.setattr(os, "access", lambda _path, mode: not mode & os.W_OK)
+    monkeypatch.setattr(settings, "make_secret_key", lambda _path: pytest.fail("it wrote"))
+    assert settings.load({"DATA_DIR": str(tmp_path)}).secret_key == KEY
+
+
+@pytest.mark.parametrize("content", [b"", b"short-Xyzzy", b"\xff" * 40])
+def test_a_kept_key_that_is_no_key_is_refused_and_left_as_it_is(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "secret_key").write_bytes(content)
+    said = problems({"DATA_DIR": str(tmp_path)})
+    assert list(said) == ["DATA_DIR"]
+    assert "Xyzzy" not in said["DATA_DIR"]
+    assert (tmp_path / "secret_key").read_bytes() == content
+
+
+# python settings.py
+
+
+def test_the_table_lists_every_variable_with_type_default_value_and_source() -> None:
+    result = command(PORT="81")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert [line.split()[0] for line in result.stdout.splitlines()] == ["variable", *DEFAULTS]
+    assert row(result.stdout, "PORT") == ["PORT", "int", "8000", "81", "environment"]
+    assert row(result.stdout, "HOST") == ["HOST", "str", "0.0.0.0", "0.0.0.0", "default"]  # noqa: S104
+    assert row(result.stdout, "MYSQL_HOST") == ["MYSQL_HOST", "str", "-", "-", "not", "set"]
+
+
+def test_the_table_is_aligned() -> None:
+    lines = command(PORT="81").stdout.splitlines()
+    assert {line[lines[0].index("type") - 1] for line in lines} == {" "}
+    assert {line[lines[0].index("source") - 1] for line in lines} == {" "}
+
+
+def test_the_table_says_which_file_a_value_came_from(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("Xyzzy")
+    result = command(MYSQL_PASSWORD_FILE=str(tmp_path / "secret"), ENV_FILE=env_file(tmp_path, "PORT=81\n"))
+    assert row(result.stdout, "MYSQL_PASSWORD")[3:] == ["***", f"MYSQL_PASSWORD_FILE={tmp_path / 'secret'}"]
+    assert row(result.stdout, "PORT")[3:] == ["81", "ENV_FILE"]
+    assert "Xyzzy" not in result.stdout
+
+
+def test_something_wrong_exits_78_with_the_table_and_every_problem() -> None:
+    result = command(PORT="abc", LOG_LEVEL="x")
+    assert result.returncode == os.EX_CONFIG == 78
+    assert row(result.stdout, "PORT") == ["PORT", "int", "8000", "abc", "environment"]
+    assert result.stdout.splitlines()[-2:] == list(refused(PORT="abc", LOG_LEVEL="x").values())
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_no_secret_is_printed_right_or_wrong(name: str) -> None:
+    for value in ("Xyzzy" * 10, "Xyzzy \x7f", "Xyzzy"):
+        for more in ({}, {f"{name}_FILE": "/nowhere"}):
+            result = command(**{name: value}, **more)
+            assert "Xyzzy" not in result.stdout + result.stderr
+            assert "***" in row(result.stdout, name)
+
+
+def test_control_characters_are_escaped() -> None:
+    result = command(MYSQL_USERNAME="a\x1b[31m\nPORT b\u2028")
+    assert "a\\x1b[31m\\nPORT b\\u2028" in result.stdout
+    assert all(line.isprintable() for line in result.stdout.splitlines())
+
+
+def test_any_terminal_can_take_the_table() -> None:
+    result = command(MYSQL_USERNAME="zoé", PYTHONIOENCODING="ascii")
+    assert (result.returncode, row(result.stdout, "MYSQL_USERNAME")[3]) == (0, "zo\\xe9")
+
+
+def test_bytes_that_are_not_utf8_are_a_problem_and_no_traceback() -> None:
+    result = command(MYSQL_USERNAME="a\udcff")
+    assert (result.returncode, result.stderr) == (78, "")
+
+
+def test_printing_makes_no_key(tmp_path: Path) -> None:
+    result = command(DATA_DIR=str(tmp_path / "data"))
+    assert row(result.stdout, "SECRET_KEY")[-5:] == ["made", "at", "start", "in", "DATA_DIR"]
+    assert result.returncode == 0
+    assert not (tmp_path / "data").exists()
+
+
+def test_the_warning_is_printed_and_is_no_error() -> None:
+    result = command(**PROD, ENV_FILE="/nowhere")
+    assert result.returncode == 0
+    assert result.stdout.splitlines()[-1] == "ENV_FILE is ignored: SYS_ENV is prod"
+
+
+def test_an_unknown_argument_is_a_usage_error() -> None:
+    result = command("--help-me")
+    assert (result.returncode, result.stdout) == (os.EX_USAGE, "")
+    assert "usage: python settings.py" in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--format"], ["--format", "xml"], ["json"], ["--format", "json", "env"]])
+def test_an_unknown_format_is_a_usage_error(arguments: list[str]) -> None:
+    result = command(*arguments)
+    assert (result.returncode, result.stdout) == (os.EX_USAGE, "")
+    assert "table|json|env|markdown" in result.stderr
+
+
+def test_json_tells_of_every_variable_what_the_table_tells_and_more() -> None:
+    result = command("--format", "json", PORT="81", METRICS_TOKEN="Xyzzy")
+    document = json.loads(result.stdout)
+    told = {variable.pop("name"): variable for variable in document["variables"]}
+    assert result.returncode == 0
+    assert list(told) == list(DEFAULTS)
+    assert told["PORT"] == {
+        "type": "int",
+        "default": "8000",
+        "value": "81",
+        "source": "environment",
+        "meaning": settings.VARIABLES["PORT"].meaning,
+        "expected": "an integer from 1 to 65535",
+    }
+    assert (told["K_SINK"]["default"], told["K_SINK"]["value"]) == (None, None)
+    assert told["METRICS_TOKEN"]["value"] == "***"
+    assert "Xyzzy" not in result.stdout
+    assert (document["warnings"], document["problems"]) == ([], [])
+
+
+def test_json_tells_every_problem_and_exits_78() -> None:
+    result = command("--format", "json", PORT="abc")
+    assert result.returncode == os.EX_CONFIG
+    assert json.loads(result.stdout)["problems"] == [{"variable": "PORT", "text": refused(PORT="abc")["PORT"]}]
+
+
+def test_the_template_is_env_example() -> None:
+    assert command("--format", "env", PORT="abc").stdout == (ROOT / ".env.example").read_text(encoding="utf-8")
+
+
+def test_the_template_changes_nothing_whether_commented_out_or_not(tmp_path: Path) -> None:
+    template = settings.template()
+    plain = re.sub("(?m)^#(?=[A-Z_]+=)", "", template)
+    assert re.findall("(?m)^([A-Z_]+)=", plain) == [name for name in DEFAULTS if name != "ENV_FILE"]
+    for text in (template, plain):
+        loaded = load(ENV_FILE=env_file(tmp_path, text))
+        assert dataclasses.asdict(loaded) | {"env_file": None} == dataclasses.asdict(load())
+
+
+def test_markdown_is_the_table_in_order() -> None:
+    lines = command("--format", "markdown").stdout.splitlines()
+    assert lines[:2] == ["| variable | default | meaning |", "| --- | --- | --- |"]
+    assert [line.split("`")[1] for line in lines[2:]] == list(DEFAULTS)
+    assert {line.count("|") for line in lines} == {4}
+
+
+def test_markdown_says_which_words_are_expected() -> None:
+    words = next(line for line in settings.markdown().splitlines() if "`LOG_FORMAT`" in line)
+    assert "one of json, gcp, ecs, console" in words
+
+
+def test_the_readme_has_the_table_as_it_is() -> None:
+    assert settings.markdown() in (ROOT / "README.md").read_text(encoding="utf-8")

@@ -1,0 +1,409 @@
+"""Start-up: what it waits for, what ends it, with which exit status, and what it says."""
+
+import os
+import pty
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pymysql
+import pytest
+
+from infra.sql.schema import LOCK_NAME
+from tests.conftest import TEST_SETTINGS, StartService
+from tests.support.proxy import Proxy
+from tests.support.servers import MariaDB, Redis, free_port, wait_until
+from tests.support.service import ROOT, Record, Service, clean_environment, parse, run_app
+
+Environment = dict[str, Any]
+
+TABLES = {"accounts", "sessions", "refresh_tokens", "received_events", "outbox", "alembic_version"}
+
+
+@pytest.fixture
+def env(mariadb: MariaDB, migrated: str) -> Environment:
+    return mariadb.environment(mariadb.create_database(like=migrated))
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """Takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        yield port
+
+
+@pytest.fixture
+def proxy(mariadb: MariaDB) -> Iterator[Proxy]:
+    proxy = Proxy(mariadb.port)
+    yield proxy
+    proxy.close()
+
+
+class Uvicorn(Service):
+    command = (str(Path(sys.executable).parent / "uvicorn"), "app:app")
+
+
+class Migration(Service):
+    command = (sys.executable, "app.py", "migrate")
+
+
+def run_and_fail(env: Environment, *arguments: str, status: int) -> Record:
+    """Must end with this status and exactly one CRITICAL line, which holds no password; returns that line."""
+    port = str(free_port())
+    own = {**TEST_SETTINGS, "HOST": "127.0.0.1", "PORT": port, "STARTUP_TIMEOUT": "0.7"}
+    done = run_app(*arguments, env={**own, **env})
+    assert (done.returncode, done.stderr) == (status, ""), done.stdout + done.stderr
+    [line] = [line for line in map(parse, done.stdout.splitlines()) if line["severity"] == "CRITICAL"]
+    for name in ("MYSQL_PASSWORD", "REDIS_PASSWORD"):
+        assert name not in env or env[name] not in done.stdout
+    return line
+
+
+def revision(server: MariaDB, env: Environment) -> list[dict[str, Any]]:
+    return server.sql("SELECT version_num FROM alembic_version", database=env["MYSQL_DATABASE"])
+
+
+def tables(server: MariaDB, env: Environment) -> set[str]:
+    rows = server.sql(
+        "SELECT table_name AS name FROM information_schema.tables WHERE table_schema = %s", env["MYSQL_DATABASE"]
+    )
+    return {row["name"] for row in rows}
+
+
+def ready(service: Service) -> tuple[int, str]:
+    answer = service.client.get("/health/ready")
+    return answer.status_code, answer.json()["status"]
+
+
+def serves(service: Service) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", service.port)) == 0
+
+
+# A server that can't be had
+
+
+@pytest.mark.parametrize("arguments", [(), ("migrate",)], ids=["serve", "migrate"])
+def test_a_database_that_refuses_ends_it_with_69_and_its_name(env: Environment, arguments: tuple[str, ...]) -> None:
+    port = str(free_port())
+    message = run_and_fail({**env, "MYSQL_PORT": port}, *arguments, status=os.EX_UNAVAILABLE)["message"]
+    assert f"127.0.0.1:{port}" in message
+    assert "refused" in message
+
+
+def test_waiting_for_a_server_is_told_once(env: Environment) -> None:
+    done = run_app(env={**TEST_SETTINGS, **env, "MYSQL_PORT": str(free_port()), "STARTUP_TIMEOUT": "1"})
+    waiting = [line for line in map(parse, done.stdout.splitlines()) if line["message"].startswith("waiting for")]
+    assert len(waiting) == 1
+    assert "refused" in waiting[0]["message"]
+
+
+@pytest.mark.parametrize("arguments", [(), ("migrate",)], ids=["serve", "migrate"])
+def test_a_database_that_is_silent_ends_it_with_69_in_time(
+    env: Environment, silent_port: int, arguments: tuple[str, ...]
+) -> None:
+    started = time.monotonic()
+    line = run_and_fail({**env, "MYSQL_PORT": str(silent_port)}, *arguments, status=os.EX_UNAVAILABLE)
+    assert time.monotonic() - started < 5
+    assert f"127.0.0.1:{silent_port}" in line["message"]
+    assert "no answer" in line["message"]
+
+
+def test_a_silent_database_that_was_tried_several_times_is_named_with_a_readable_cause(
+    env: Environment, silent_port: int
+) -> None:
+    env = {**env, "MYSQL_PORT": str(silent_port), "MYSQL_CONNECT_TIMEOUT": "0.1"}
+    assert "no answer" in run_and_fail(env, status=os.EX_UNAVAILABLE)["message"]
+
+
+def test_a_wrong_password_of_the_database_is_the_cause_that_is_told(env: Environment) -> None:
+    message = run_and_fail({**env, "MYSQL_PASSWORD": "not-this-one"}, status=os.EX_UNAVAILABLE)["message"]
+    assert f"127.0.0.1:{env['MYSQL_PORT']}" in message
+    assert "Access denied" in message
+
+
+def test_a_database_that_does_not_exist_is_the_cause_that_is_told(env: Environment) -> None:
+    message = run_and_fail({**env, "MYSQL_DATABASE": "berth_none"}, status=os.EX_UNAVAILABLE)["message"]
+    assert "Unknown database 'berth_none'" in message
+
+
+def test_a_host_name_that_does_not_resolve_is_the_cause_that_is_told(env: Environment) -> None:
+    message = run_and_fail({**env, "MYSQL_HOST": "database.invalid"}, status=os.EX_UNAVAILABLE)["message"]
+    assert f"database.invalid:{env['MYSQL_PORT']}" in message
+
+
+def test_a_socket_that_is_not_there_is_named(env: Environment, tmp_path: Path) -> None:
+    path = str(tmp_path / "none.sock")
+    assert path in run_and_fail({**env, "MYSQL_UNIX_SOCKET": path}, status=os.EX_UNAVAILABLE)["message"]
+
+
+def test_a_redis_that_refuses_ends_it_with_69_and_its_name() -> None:
+    port = str(free_port())
+    env = {"REDIS_HOST": "127.0.0.1", "REDIS_PORT": port, "REDIS_PASSWORD": "never-in-a-log"}
+    message = run_and_fail(env, status=os.EX_UNAVAILABLE)["message"]
+    assert f"Redis at 127.0.0.1:{port}" in message
+    assert "refused" in message.lower() or "connect" in message.lower()
+
+
+@pytest.mark.parametrize("cluster", ["false", "true"])
+def test_a_redis_that_is_silent_ends_it_with_69_in_time(silent_port: int, cluster: str) -> None:
+    started = time.monotonic()
+    env = {"REDIS_HOST": "127.0.0.1", "REDIS_PORT": str(silent_port), "REDIS_CLUSTER": cluster}
+    assert f"Redis at 127.0.0.1:{silent_port}" in run_and_fail(env, status=os.EX_UNAVAILABLE)["message"]
+    assert time.monotonic() - started < 5
+
+
+def test_a_wrong_password_of_redis_is_the_cause_that_is_told() -> None:
+    with Redis(password="the right one") as server:
+        env = server.environment() | {"REDIS_PASSWORD": "not-this-one"}
+        message = run_and_fail(env, status=os.EX_UNAVAILABLE)["message"]
+    assert f"127.0.0.1:{server.port}" in message
+    assert "password" in message
+
+
+def test_both_lost_is_told_in_one_line(env: Environment) -> None:
+    env = {**env, "MYSQL_PORT": str(free_port()), "REDIS_HOST": "127.0.0.1", "REDIS_PORT": str(free_port())}
+    assert "can't be reached" in run_and_fail(env, status=os.EX_UNAVAILABLE)["message"]
+
+
+# A server that comes late
+
+
+def test_a_database_that_comes_up_late_is_waited_for(
+    start_service: StartService, env: Environment, proxy: Proxy
+) -> None:
+    proxy.refuse()
+    service = start_service(**{**env, "MYSQL_PORT": str(proxy.port)}, wait=False)
+    time.sleep(1.2)
+    assert service.process.poll() is None
+    proxy.accept()
+    service.wait_until_started(within=10)
+    assert ready(service) == (200, "ok")
+
+
+def test_a_database_that_hangs_at_first_is_waited_for(
+    start_service: StartService, env: Environment, proxy: Proxy
+) -> None:
+    proxy.stall()
+    service = start_service(**{**env, "MYSQL_PORT": str(proxy.port)}, MYSQL_CONNECT_TIMEOUT=0.5, wait=False)
+    time.sleep(1.2)
+    assert service.process.poll() is None
+    proxy.resume()
+    service.wait_until_started(within=10)
+    assert ready(service) == (200, "ok")
+
+
+def test_a_redis_that_comes_up_late_is_waited_for(start_service: StartService, redis: Redis) -> None:
+    proxy = Proxy(redis.port)
+    try:
+        proxy.refuse()
+        env = {**redis.environment(), "REDIS_PORT": str(proxy.port)}
+        service = start_service(**env, wait=False)
+        time.sleep(1.2)
+        assert service.process.poll() is None
+        proxy.accept()
+        service.wait_until_started(within=10)
+        assert ready(service) == (200, "ok")
+    finally:
+        proxy.close()
+
+
+# The schema
+
+
+def test_a_database_without_a_schema_ends_it_with_78_and_the_command_that_migrates(mariadb: MariaDB) -> None:
+    env = mariadb.environment(mariadb.create_database())
+    assert "`python app.py migrate`" in run_and_fail(env, status=os.EX_CONFIG)["message"]
+
+
+def test_a_schema_behind_the_code_ends_it_with_78_and_the_command_that_migrates(
+    mariadb: MariaDB, env: Environment
+) -> None:
+    mariadb.sql("UPDATE alembic_version SET version_num = '0000'", database=env["MYSQL_DATABASE"])
+    assert "`python app.py migrate`" in run_and_fail(env, status=os.EX_CONFIG)["message"]
+
+
+def test_a_revision_table_without_a_row_counts_as_behind(mariadb: MariaDB, env: Environment) -> None:
+    mariadb.sql("DELETE FROM alembic_version", database=env["MYSQL_DATABASE"])
+    assert "`python app.py migrate`" in run_and_fail(env, status=os.EX_CONFIG)["message"]
+
+
+def test_several_migrations_at_once_all_succeed_and_migrate_once(mariadb: MariaDB) -> None:
+    env = mariadb.environment(mariadb.create_database())
+    statuses: list[int] = []
+
+    def one() -> None:
+        statuses.append(run_app("migrate", env={**TEST_SETTINGS, **env}).returncode)
+
+    threads = [threading.Thread(target=one) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert statuses == [0] * 4
+    assert tables(mariadb, env) == TABLES
+    assert len(revision(mariadb, env)) == 1
+
+
+def test_a_migration_may_run_again(mariadb: MariaDB, env: Environment) -> None:
+    before = revision(mariadb, env)
+    assert run_app("migrate", env={**TEST_SETTINGS, **env}).returncode == 0
+    assert revision(mariadb, env) == before
+
+
+def test_a_migration_cut_off_half_way_is_finished_by_the_next(mariadb: MariaDB, env: Environment) -> None:
+    mariadb.sql("DROP TABLE refresh_tokens", database=env["MYSQL_DATABASE"])
+    mariadb.sql("DELETE FROM alembic_version", database=env["MYSQL_DATABASE"])
+    assert run_app("migrate", env={**TEST_SETTINGS, **env}).returncode == 0
+    assert tables(mariadb, env) == TABLES
+
+
+def test_instances_that_start_at_once_on_one_sqlite_file_all_serve(start_service: StartService, tmp_path: Path) -> None:
+    services = [start_service(DATA_DIR=tmp_path / "data", wait=False) for _ in range(3)]
+    for service in services:
+        service.wait_until_started()
+        service.sign_up()
+
+
+def test_a_migration_that_another_one_holds_up_for_too_long_ends_with_69(mariadb: MariaDB, env: Environment) -> None:
+    holder = pymysql.connect(unix_socket=str(mariadb.unix_socket), user="root", database=env["MYSQL_DATABASE"])
+    with holder, holder.cursor() as cursor:
+        cursor.execute(f"SELECT GET_LOCK({LOCK_NAME}, 0)")
+        assert "another migration" in run_and_fail(env, "migrate", status=os.EX_UNAVAILABLE)["message"]
+
+
+def test_a_database_may_have_as_long_a_name_as_mysql_allows(mariadb: MariaDB) -> None:
+    name = f"berth_{'x' * 58}"
+    mariadb.sql(f"CREATE DATABASE {name}")
+    assert run_app("migrate", env={**TEST_SETTINGS, **mariadb.environment(name)}).returncode == 0
+    [row] = mariadb.sql(f"SELECT CHAR_LENGTH({LOCK_NAME}) AS length", database=name)
+    assert row["length"] <= 64  # MariaDB would take more, MySQL refuses it
+
+
+def test_migrating_tells_each_step_in_a_log_line(tmp_path: Path) -> None:
+    done = run_app("migrate", env={**TEST_SETTINGS, "DATA_DIR": str(tmp_path)})
+    steps = [line["message"] for line in map(parse, done.stdout.splitlines()) if line["type"] == "task"]
+    assert [step.partition(":")[0] for step in steps] == ["migration 0001, 1 of 2", "migration 0002, 2 of 2"]
+    assert done.stderr == ""
+
+
+def test_migrating_in_a_terminal_shows_each_step_and_its_seconds_in_a_line_of_its_own(tmp_path: Path) -> None:
+    terminal, stderr = pty.openpty()
+    env = clean_environment({**TEST_SETTINGS, "DATA_DIR": tmp_path, "COLUMNS": "50"})
+    command = [sys.executable, "app.py", "migrate"]
+    done = subprocess.run(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=stderr, check=False, timeout=60)
+    os.close(stderr)
+    shown = os.read(terminal, 65536).decode()
+    os.close(terminal)
+    lines = [line.rpartition("\r")[2] for line in shown.split("\r\n")]
+    assert done.returncode == 0
+    assert [re.sub(r"[\d.]+ s$", "", line)[:22] for line in lines] == [
+        "migration 0001, 1 of 2",
+        "migration 0002, 2 of 2",
+        "",
+    ]
+    assert all(re.search(r" \d+\.\d s$", line) and len(line) <= 50 for line in lines[:-1])
+    assert not [line for line in map(parse, done.stdout.decode().splitlines()) if line["type"] == "task"]
+
+
+def test_a_migration_that_may_not_create_tables_says_so(mariadb: MariaDB) -> None:
+    name = mariadb.create_database()
+    mariadb.sql("CREATE USER reader@'%%' IDENTIFIED BY %s", mariadb.password)
+    mariadb.sql(f"GRANT SELECT ON {name}.* TO reader@'%'")
+    env = mariadb.environment(name) | {"MYSQL_USERNAME": "reader"}
+    assert "denied" in run_and_fail(env, "migrate", status=os.EX_UNAVAILABLE)["message"]
+
+
+def test_a_schema_newer_than_the_code_is_served(
+    start_service: StartService, mariadb: MariaDB, env: Environment
+) -> None:
+    mariadb.sql("UPDATE alembic_version SET version_num = '9999'", database=env["MYSQL_DATABASE"])
+    start_service(**env).sign_up()
+
+
+def test_migrating_a_schema_newer_than_the_code_does_nothing(mariadb: MariaDB, env: Environment) -> None:
+    mariadb.sql("UPDATE alembic_version SET version_num = '9999'", database=env["MYSQL_DATABASE"])
+    done = run_app("migrate", env={**TEST_SETTINGS, **env})
+    assert done.returncode == 0, done.stdout
+    assert revision(mariadb, env) == [{"version_num": "9999"}]
+
+
+# The process
+
+
+def test_a_port_in_use_ends_it_with_69_and_its_number(silent_port: int) -> None:
+    message = run_and_fail({"PORT": str(silent_port)}, status=os.EX_UNAVAILABLE)["message"]
+    assert str(silent_port) in message
+    assert "in use" in message
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_it_waits_for_a_server_ends_it_with_0(
+    start_service: StartService, env: Environment, silent_port: int, number: signal.Signals
+) -> None:
+    redis = {"REDIS_HOST": "127.0.0.1", "REDIS_PORT": silent_port}
+    service = start_service(**{**env, "MYSQL_PORT": str(silent_port)}, **redis, wait=False)
+    time.sleep(1.2)
+    assert service.process.poll() is None
+    service.signal(number)
+    assert service.wait_for_exit(within=3) == 0
+    service.check_output()
+    assert not service.log(severity="CRITICAL")
+
+
+@pytest.mark.parametrize(("command", "status"), [(Service, 0), (Migration, 128 + signal.SIGTERM)])
+def test_a_signal_during_the_imports_ends_it_at_once(command: type[Service], status: int, tmp_path: Path) -> None:
+    (tmp_path / "uvloop.py").write_text("import time\nprint('{}', flush=True)\ntime.sleep(60)\n")  # is found first
+    with command({**TEST_SETTINGS, "PYTHONPATH": tmp_path}, wait=False) as process:
+        wait_until(lambda: bool(process.output), "the import")
+        assert process.stop(within=3) == status
+
+
+def test_nobody_can_connect_before_it_is_ready(start_service: StartService, env: Environment, silent_port: int) -> None:
+    service = start_service(**{**env, "MYSQL_PORT": str(silent_port)}, wait=False)
+    time.sleep(1.2)
+    assert service.process.poll() is None
+    assert not serves(service)
+
+
+def test_importing_the_app_reads_no_setting_and_opens_nothing(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; sys.path.insert(0, sys.argv[1]); before = len(os.listdir('/proc/self/fd'))\n"
+        "import app\n"
+        "assert len(os.listdir('/proc/self/fd')) == before, os.listdir('/proc/self/fd')\n"
+    )
+    env = clean_environment({"SYS_ENV": "nonsense", "MYSQL_HOST": "database.invalid"})
+    command = [sys.executable, "-B", "-c", code, str(ROOT)]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_uvicorn_serves_the_app_by_its_name(env: Environment, tmp_path: Path) -> None:
+    port = free_port()
+    own = {**TEST_SETTINGS, **env, "UVICORN_PORT": str(port), "DATA_DIR": str(tmp_path)}
+    with Uvicorn(own, wait=False) as service:
+        service.client.base_url = f"http://127.0.0.1:{port}"
+        service.wait_until_started()
+        assert ready(service) == (200, "ok")
+        service.sign_up()
+        service.signal(signal.SIGTERM)
+        service.wait_for_exit()
+
+
+def test_help_tells_the_commands_and_ends_with_0() -> None:
+    done = run_app("--help", env={})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "python app.py migrate" in done.stdout
+
+
+def test_an_unknown_command_ends_with_64() -> None:
+    assert run_app("sail", env={}).returncode == os.EX_USAGE

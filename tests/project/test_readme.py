@@ -1,0 +1,42 @@
+"""The two READMEs: what is typed, set or looked up is the same in English and in Chinese."""
+
+import re
+
+from tests.support.service import ROOT
+
+ENGLISH, CHINESE = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh-CN.md"))
+FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+# What no translation changes: code, where a link leads, a variable's name, a figure, a heading's level.
+FACT = re.compile(r"`` .+? ``|`[^`]+`|\]\((?!README)[^)]+\)|[A-Z]+(?:_[A-Z]+)+|\d+(?:\.\d+)*|^#+(?= )", re.MULTILINE)
+
+
+def facts(readme: str) -> list[set[str]]:
+    """Of each paragraph, item and cell that has any."""
+    parts = re.split(r"\n\n|\n(?=- )|\|", FENCED.sub("", readme))
+    return [found for part in parts if (found := {" ".join(fact.split()) for fact in FACT.findall(part)})]
+
+
+def variables(readme: str) -> list[tuple[str, str]]:
+    return re.findall(r"^\| `([A-Z_]+)` \| (.*?) \| ", readme, re.MULTILINE)
+
+
+def test_the_fenced_blocks_are_the_same_byte_for_byte() -> None:
+    assert FENCED.findall(CHINESE) == FENCED.findall(ENGLISH) != []
+
+
+def test_the_variables_and_their_defaults_are_the_same() -> None:
+    assert variables(CHINESE) == variables(ENGLISH) != []
+
+
+def test_each_paragraph_and_cell_tells_of_the_same_code_links_variables_and_figures() -> None:
+    assert facts(CHINESE) == facts(ENGLISH) != []
+
+
+def test_each_links_to_the_other_in_its_first_lines() -> None:
+    assert "](README.zh-CN.md)" in ENGLISH[:100]
+    assert "](README.md)" in CHINESE[:100]
+
+
+def test_what_they_link_to_is_there() -> None:
+    linked = set(re.findall(r"\]\((?!https?:)([^)]+)\)", ENGLISH + CHINESE))
+    assert [name for name in linked if not (ROOT / name).is_file()] == []
