@@ -24,7 +24,8 @@ from starlette.routing import Route
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 import settings as environment
-from handlers import accounts, docs, events, health, introspection, metrics, root, sessions
+from handlers import docs, events, health, metrics, root
+from handlers.accounts import accounts, introspection, sessions
 from infra import logs
 from infra.base.background import background
 from infra.redis.cache import Cache, open_cache

@@ -9,7 +9,7 @@ from infra.http.openapi import openapi_document
 from infra.http.problems import Problem
 from infra.state import Request
 
-SWAGGER_UI = Path(__file__).parent.parent / "infra" / "swagger_ui"
+SWAGGER_UI = Path(__file__).parent.parent / "infra" / "http" / "swagger_ui"
 FILES = {
     "page.js": {"Content-Type": "text/javascript"},
     "swagger-ui-bundle.js": {"Content-Type": "text/javascript", "Content-Encoding": "gzip"},

@@ -1,0 +1,43 @@
+"""The few places that bend another package for speed, each with a public fallback. FAST=off switches all of them off.
+
+`enabled(seam)` is asked at the one place where a seam is used, beside its fallback. The folder may be deleted together
+with these places.
+"""
+
+import os
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+
+# The versions that tests/fast/ passed with: a seam isn't used over any other.
+TESTED = {
+    "lean_databases": {"databases": "0.9.0"},
+    "lean_coredis": {"coredis": "6.9.0"},
+    "mysql_packets": {"aiomysql": "0.3.2", "PyMySQL": "1.2.4"},
+    "batched_writes": {"uvicorn": "0.54.0"},
+}
+
+
+@cache
+def enabled(seam: str) -> bool:
+    """Whether the seam may be used: not with FAST=off, nor over a version that it was not tested with."""
+    return os.environ.get("FAST", "").lower() != "off" and not untested(seam)
+
+
+@cache
+def untested(seam: str) -> str:
+    """The package and version that the seam was not tested with, as text; empty when there is none."""
+    for package, tested in TESTED[seam].items():
+        try:
+            found = version(package)
+        except PackageNotFoundError:
+            found = "?"
+        if found != tested:
+            return f"{package} is {found}, not {tested}"
+    return ""
+
+
+def warnings() -> list[str]:
+    """A line for each seam that is switched off because of a version."""
+    if os.environ.get("FAST", "").lower() == "off":
+        return []
+    return [f"{seam} is off, and the service slower: {text}" for seam in TESTED if (text := untested(seam))]

@@ -9,14 +9,13 @@ from infra.sql.database import Database, sqlite_path
 from infra.logs import get_logger
 from infra.sql.mysql import connection_options, mysql_password, tls_required
 from infra.http.problems import Unavailable
-from infra.progress import progress
 from settings import Settings
 
 if TYPE_CHECKING:
     import sqlalchemy
 
 SCHEMA_REVISION = "0002"  # the newest in migrations/versions; revisions sort as text
-MIGRATIONS = Path(__file__).parent.parent / "migrations"
+MIGRATIONS = Path(__file__).parents[2] / "migrations"
 # MySQL takes 64 characters, a database's name may have as many. Not MD5: MySQL 9.6 has taken it out.
 LOCK_NAME = "CONCAT('berth.', SHA2(DATABASE(), 224))"
 
@@ -56,8 +55,8 @@ def migrate(settings: Settings) -> None:
                 config.attributes["connection"] = connection
                 missing = list(ScriptDirectory.from_config(config).iterate_revisions("head", revision or "base"))
                 for number, script in enumerate(reversed(missing), start=1):
-                    with progress(f"migration {script.revision}, {number} of {len(missing)}: {script.doc.rstrip('.')}"):
-                        alembic.command.upgrade(config, script.revision)
+                    log.info(f"migration {script.revision}, {number} of {len(missing)}: {script.doc.rstrip('.')}")
+                    alembic.command.upgrade(config, script.revision)
                 revision = SCHEMA_REVISION
     except sqlalchemy.exc.OperationalError as error:
         raise Unavailable("the database is unavailable", error.orig or error) from error
