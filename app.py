@@ -41,7 +41,7 @@ from infra.http.frame import Frame
 from infra.http.routing import Router
 from infra.sql.schema import is_current, migrate
 from infra.process.server import serve
-from infra.process.startup import StartupError, retry
+from infra.process.startup import StartupError, load_or_exit, retry
 from handlers.accounts.tokens import TokenKeys
 from settings import Settings
 
@@ -191,18 +191,6 @@ def configure(settings: Settings) -> logs.LogWriter:
     )
 
 
-def load_settings() -> Settings:
-    """Says what is wrong with the environment, one line each, and exits 78."""
-    try:
-        return environment.load()
-    except environment.SettingsError as error:
-        writer = logs.configure(level="INFO", log_format="json")
-        for problem in error.problems:
-            log.critical(problem.text, extra={"variable": problem.variable})
-        writer.flush()
-        sys.exit(os.EX_CONFIG)
-
-
 def main(arguments: list[str]) -> int:
     """The exit status; see USAGE."""
     if arguments in (["--help"], ["-h"]):
@@ -218,7 +206,7 @@ def main(arguments: list[str]) -> int:
         case _:
             print(USAGE, file=sys.stderr)
             return os.EX_USAGE
-    settings = load_settings()
+    settings = load_or_exit(environment.load)
     writer = configure(settings)
     for warning in settings.warnings:
         log.warning(warning)
@@ -238,7 +226,7 @@ def __getattr__(name: str) -> Any:
     """`uvicorn app:app`: the app is made when it is first asked for, so that importing this module reads nothing."""
     if name != "app":
         raise AttributeError(name)
-    settings = load_settings()
+    settings = load_or_exit(environment.load)
     configure(settings)
     globals()["app"] = create_app(settings)
     return globals()["app"]

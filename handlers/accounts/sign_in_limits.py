@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from infra.redis.cache import Cache
 from infra.logs import get_logger
 from infra.http.problems import Problem
-from settings import RateLimit
+from infra.base.kinds import RateLimit
 
 LOCAL_COUNTERS = 10_000  # at most so many without Redis; the one that ends first gives way
 REFUSALS = (401, 403)
