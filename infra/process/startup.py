@@ -6,7 +6,7 @@ import random
 import re
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from infra.base.variables import SettingsError
@@ -14,6 +14,19 @@ from infra.http.problems import NO_ANSWER, Unavailable
 from infra.logs import configure, get_logger
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 3.0  # seconds
+
+# Causes that waiting doesn't mend, as patterns, and the variables to look at.
+REFUSALS = {
+    r"\(1049, ": "MYSQL_DATABASE",
+    r"\(1044, ": "MYSQL_DATABASE, and what MYSQL_USERNAME was granted",
+    r"\((1045|1698), ": "MYSQL_USERNAME and MYSQL_PASSWORD",
+    r"MYSQL_SSL_MODE": "MYSQL_SSL_MODE",
+    r"MySQL.* CERTIFICATE_VERIFY_FAILED": "MYSQL_SSL_CA and MYSQL_HOST",
+    r"CERTIFICATE_VERIFY_FAILED|NO_CERTIFICATE_OR_CRL_FOUND": "REDIS_SSL_CA and REDIS_HOST",
+    r"^Authentication(Failure|Required)?Error": "REDIS_USERNAME and REDIS_PASSWORD",
+    r"DB index is out of range": "REDIS_DB",
+    r"cluster support disabled": "REDIS_CLUSTER",
+}
 
 Result = TypeVar("Result")
 
@@ -48,15 +61,10 @@ def load_or_exit(load: Callable[[], Result]) -> Result:
         sys.exit(os.EX_CONFIG)
 
 
-async def retry(
-    name: str,
-    attempt: Callable[[], Awaitable[Result]],
-    deadline: float,
-    refusals: Mapping[str, str] | None = None,
-) -> Result:
+async def retry(name: str, attempt: Callable[[], Awaitable[Result]], deadline: float) -> Result:
     """The attempt's result; with backoff and jitter until the `deadline` (monotonic seconds), then StartupError 69.
 
-    `refusals` are patterns of causes that waiting doesn't mend, and the variables at fault: StartupError 78 at once.
+    A server that refuses what it is asked with, a password or a name, is not asked again: StartupError 78.
     """
     pause = FIRST_PAUSE
     cause = NO_ANSWER
@@ -68,12 +76,15 @@ async def retry(
             cause = error.cause
         except TimeoutError:
             pass
-        for pattern, variables in (refusals or {}).items():
-            if re.search(pattern, cause):
-                raise StartupError(os.EX_CONFIG, f"{name} refuses {variables}: {cause}")
+        if variables := at_fault(cause):
+            raise StartupError(os.EX_CONFIG, f"{name} can't be used: {cause}; look at {variables}")
         if pause == FIRST_PAUSE:
             log.info("waiting for %s: %s", name, cause)
         if time.monotonic() + pause >= deadline:
             raise StartupError(os.EX_UNAVAILABLE, f"{name} can't be reached: {cause}")
         await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - jitter
         pause = min(pause * 2, LONGEST_PAUSE)
+
+
+def at_fault(cause: str) -> str:
+    return next((variables for pattern, variables in REFUSALS.items() if re.search(pattern, cause)), "")
