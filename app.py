@@ -48,6 +48,7 @@ from settings import Settings
 USAGE = f"""usage: python app.py            serve on HOST and PORT
        python app.py migrate    upgrade the database's schema, then exit
        python app.py run TYPE   do the scheduled work of an event's type, then exit; TYPE: {" or ".join(events.TASKS)}
+       python app.py --version  tell the version
        python settings.py       show every setting, its value and where it came from
 
 Settings come from environment variables only. Exit status: 0 stopped by a signal or done, 64 wrong usage,
@@ -195,6 +196,9 @@ def main(arguments: list[str]) -> int:
     """The exit status; see USAGE."""
     if arguments in (["--help"], ["-h"]):
         print(USAGE)
+        return 0
+    if arguments == ["--version"]:
+        print(Settings.name, Settings.version)
         return 0
     match arguments:
         case []:
