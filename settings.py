@@ -12,13 +12,18 @@ from contextlib import suppress
 from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from infra.fast.lean_imports import late_patterns
 
 with late_patterns("marshmallow.validate"):  # one for email addresses takes 20 ms
     from dotenv.parser import parse_stream
     from environs import Env, EnvError, EnvValidationError
+
+NAME = "berth"  # a DNS label: of logs, keys, metrics, the token issuer, the database
+VERSION = "0.1.0"
+DESCRIPTION = "Accounts and sessions. Register, log in, and send the access_token as a bearer token."
+EVENTS = f"dev.{NAME}"  # how the types of events begin
 
 NOT_SET, MADE_AT_START = "not set", "made at start in DATA_DIR"
 NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,253}"
@@ -226,6 +231,8 @@ class Settings:
     env_file: Path | None = variable(None, PATH, "file of variables for local use; real ones win; ignored in prod")
 
     warnings: tuple[str, ...] = ()
+    name: ClassVar[str] = NAME
+    version: ClassVar[str] = VERSION
 
     @property
     def mysql_enabled(self) -> bool:

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.logs.safety import CUTS, Redactor
-from infra.logs import make_formatter
+from infra.logs.setup import make_formatter
 from tests.support.servers import free_port
 from tests.support.service import clean_environment
 
@@ -52,7 +52,7 @@ logs.get_logger("access").info("GET /v1/auth/me 200", extra={
 
 
 def command(code: str, before: str = "", **options: Any) -> list[str]:
-    settled = {"level": "INFO", "log_format": "json"} | options
+    settled = {"service": "berth", "token_prefixes": ["brt_"], "level": "INFO", "log_format": "json"} | options
     return [sys.executable, "-c", START + dedent(before) + CONFIGURE + dedent(code), json.dumps(settled)]
 
 
@@ -74,8 +74,8 @@ def line_of(code: str, **options: Any) -> dict[str, Any]:
 
 def formatted(message: Any, *args: Any, extra: Any = None, log_format: str = "json", secrets: Any = ()) -> str:
     """One line without a process, where a test needs hundreds of them."""
-    formatter = make_formatter(log_format, Redactor(secrets), None)
-    record = logging.getLogger("berth.test").makeRecord("berth.test", 20, "", 0, message, args, None, extra=extra)
+    formatter = make_formatter("berth", log_format, Redactor(secrets, ["brt_"]), None)
+    record = logging.getLogger("service.test").makeRecord("service.test", 20, "", 0, message, args, None, extra=extra)
     line = formatter.format(record)
     assert len(f"{line}\n".encode()) < MAX_BYTES
     return line
@@ -97,7 +97,7 @@ def test_a_line_has_a_time_a_severity_a_message_its_logger_and_its_type() -> Non
 
 
 def test_the_time_is_utc_to_the_millisecond() -> None:
-    formatter = make_formatter("json", Redactor(()), None)
+    formatter = make_formatter("berth", "json", Redactor(()), None)
     record = logging.makeLogRecord({"name": "x", "levelno": 20, "created": 1767323045.678, "msg": "x"})
     assert json.loads(formatter.format(record))["time"] == "2026-01-02T03:04:05.678Z"
 
@@ -900,7 +900,7 @@ def test_a_level_above_warning_holds_for_the_libraries_too() -> None:
 
 
 def test_configuring_again_replaces_the_first_time() -> None:
-    again = "logs.configure(level='DEBUG', log_format='gcp')"
+    again = "logs.configure(service='berth', level='DEBUG', log_format='gcp')"
     lines = lines_of(f"for _ in range(5000): log.info('a')\n{again}\nlog.debug('b')")
     assert [line["message"] for line in lines] == ["a"] * 5000 + ["b"], "the first writer is done before the second"
 
