@@ -26,10 +26,12 @@ DESCRIPTION = "Accounts and sessions. Register, log in, and send the access_toke
 EVENTS = f"dev.{NAME}"  # how the types of events begin
 
 NOT_SET, MADE_AT_START = "not set", "made at start in DATA_DIR"
-NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,253}"
+HOST_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,253}"
 IPV6 = r"[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*"
-ORIGIN = rf"\*|https?://({NAME.replace('A-Z', '')}|\[{IPV6}\])(:[0-9]{{1,5}})?"  # as browsers send it: in lower case
-URL = rf"https?://({NAME}|\[{IPV6}\])(:[0-9]{{1,5}})?(/[!\"$-~]*)?"
+ORIGIN = (
+    rf"\*|https?://({HOST_NAME.replace('A-Z', '')}|\[{IPV6}\])(:[0-9]{{1,5}})?"  # as browsers send it: in lower case
+)
+URL = rf"https?://({HOST_NAME}|\[{IPV6}\])(:[0-9]{{1,5}})?(/[!\"$-~]*)?"
 UTF8 = r"[^\0\ud800-\udfff]*"  # bytes that aren't UTF-8 reach os.environ as lone surrogates, which nothing can encode
 
 
@@ -137,9 +139,9 @@ TEXT = Kind("str", "text without control characters", r"[^\0-\x1f\x7f-\x9f\ud800
 BOOL = Kind("bool", "true or false (yes, no, on, off, 1, 0)", "")  # environs' own words
 PATH = Kind("path", "a path", TEXT.pattern, Path)
 FILE = Kind("path", "a readable file", TEXT.pattern, readable)
-HOST = Kind("str", "a host name or an IP address", f"{NAME}|{IPV6}")
+HOST = Kind("str", "a host name or an IP address", f"{HOST_NAME}|{IPV6}")
 ORIGINS = several(ORIGIN, "origins like https://app.example.com, or *")
-HOSTS = several(rf"\*|(\*\.)?{NAME}|\[{IPV6}\]", "host names, *.example.com, or *")
+HOSTS = several(rf"\*|(\*\.)?{HOST_NAME}|\[{IPV6}\]", "host names, *.example.com, or *")
 PROXIES = Kind("str", "IP addresses or networks, comma-separated, or *", r"\*|[0-9A-Fa-f:./, ]+", proxies)
 SINK = Kind("str", "an http:// or https:// URL without a user and password", URL)
 OVERRIDES = Kind("json", 'JSON like {"extensions": {"name": "value"}}', UTF8, extensions)

@@ -87,9 +87,8 @@ class JsonLines(MsgspecFormatter):
             return super().format(bare)
 
     def access_line(self, record: AccessRecord) -> str:
-        line, context = record.line, request_context.get()
+        line, user = record.line, user_field()
         line.logger = self.shown_name(record.name)
-        user = {context.user.field: context.user.id} if context and context.user else {}
         if self.layout is not as_json:
             fields = self.layout(msgspec.to_builtins(line) | user, record)
             return self.jsonify_log_record(fields, record.outside)
@@ -107,7 +106,7 @@ class JsonLines(MsgspecFormatter):
         for name, value in extras.items():
             taken = name in fields or name in ("exception", "truncated")
             fields[f"extra_{utf8(name)}" if taken else utf8(name)] = plain(value, name)
-        log_data.update(self.layout(fields, record))
+        log_data.update(self.layout(fields | user_field(), record))
 
     def jsonify_log_record(self, log_data: Fields, outside: str | None = None) -> str:
         return self.made_safe(to_json(log_data), outside)
@@ -128,8 +127,6 @@ class JsonLines(MsgspecFormatter):
             fields["trace_id"] = context.trace_id
             fields["span_id"] = context.span_id
             fields["request_id"] = context.request_id
-            if context.user:
-                fields[context.user.field] = context.user.id
         return fields
 
     def shown_name(self, logger: str) -> str:
@@ -137,10 +134,10 @@ class JsonLines(MsgspecFormatter):
         return f"{self.service}.{logger.removeprefix(OWN_LOGGERS)}" if logger.startswith(OWN_LOGGERS) else logger
 
 
-def user_field() -> tuple[str, ...]:
-    """The name of the field that says who asks, if anybody does."""
+def user_field() -> dict[str, str]:
+    """Who asks, at the end of a line; empty when that isn't known."""
     context = request_context.get()
-    return (context.user.field,) if context and context.user else ()
+    return {context.user.field: context.user.id} if context and context.user else {}
 
 
 @lru_cache(maxsize=2)
