@@ -36,6 +36,8 @@ from infra.base.variables import MadeAtStart, Reading, Table, variable
 
 NAME = "berth"  # a DNS label; of logs, metrics, the token issuer, the database, keys in Redis
 VERSION = "0.1.0"  # `make release VERSION=...` changes it here and wherever else it stands
+DESCRIPTION = "Accounts and sessions. Register, log in, and send the access_token as a bearer token."
+EVENTS = f"dev.{NAME}"  # how the types of events begin
 
 IDENTIFIER = NAME.replace("-", "_")
 SYS_ENV = one_of("local dev test prod")

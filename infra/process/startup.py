@@ -1,4 +1,4 @@
-"""Start-up: what can't be had yet is tried again; what can't be had at all ends the process with an exit status."""
+"""Start-up: what can't be had yet is tried again until STARTUP_TIMEOUT."""
 
 import asyncio
 import os
@@ -9,8 +9,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from infra.base.errors import NO_ANSWER, StartupError, Unavailable
 from infra.base.variables import SettingsError
-from infra.http.problems import NO_ANSWER, Unavailable
 from infra.logs import configure, get_logger
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 3.0  # seconds
@@ -33,21 +33,14 @@ Result = TypeVar("Result")
 log = get_logger("system")
 
 
-class StartupError(Exception):
-    """`status` is the exit status, one of sysexits.h."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-def load_or_exit(load: Callable[[], Result]) -> Result:
+def load_or_exit(load: Callable[[], Result], service: str) -> Result:
     """The settings; or a line for all that is wrong with them, in the format that was asked for, and exit status 78."""
     try:
         return load()
     except SettingsError as error:
         found = error.values
         writer = configure(
+            service=service,
             level="INFO",
             log_format=found.get("LOG_FORMAT") or "json",
             project=found.get("GOOGLE_CLOUD_PROJECT"),

@@ -16,7 +16,8 @@ from typing import Any
 import pymysql
 import pytest
 
-from infra.sql.schema import LOCK_NAME
+from infra.sql.schema import lock_name
+from settings import NAME
 from tests.conftest import TEST_SETTINGS, StartService
 from tests.support.proxy import Proxy
 from tests.support.servers import MariaDB, Redis, free_port, wait_until
@@ -24,6 +25,8 @@ from tests.support.service import ROOT, Record, Service, clean_environment, pars
 
 Environment = dict[str, Any]
 
+REVISIONS = sorted(path.name[:4] for path in (ROOT / "migrations" / "versions").glob("[0-9]*.py"))
+STEPS = [f"migration {revision}, {number} of {len(REVISIONS)}" for number, revision in enumerate(REVISIONS, 1)]
 TABLES = {"accounts", "sessions", "refresh_tokens", "received_events", "outbox", "alembic_version"}
 
 
@@ -307,7 +310,7 @@ def test_instances_that_start_at_once_on_one_sqlite_file_all_serve(start_service
 def test_a_migration_that_another_one_holds_up_for_too_long_ends_with_69(mariadb: MariaDB, env: Environment) -> None:
     holder = pymysql.connect(unix_socket=str(mariadb.unix_socket), user="root", database=env["MYSQL_DATABASE"])
     with holder, holder.cursor() as cursor:
-        cursor.execute(f"SELECT GET_LOCK({LOCK_NAME}, 0)")
+        cursor.execute(f"SELECT GET_LOCK({lock_name(NAME)}, 0)")
         assert "another migration" in run_and_fail(env, "migrate", status=os.EX_UNAVAILABLE)["message"]
 
 
@@ -315,14 +318,14 @@ def test_a_database_may_have_as_long_a_name_as_mysql_allows(mariadb: MariaDB) ->
     name = f"berth_{'x' * 58}"
     mariadb.sql(f"CREATE DATABASE {name}")
     assert run_app("migrate", env={**TEST_SETTINGS, **mariadb.environment(name)}).returncode == 0
-    [row] = mariadb.sql(f"SELECT CHAR_LENGTH({LOCK_NAME}) AS length", database=name)
+    [row] = mariadb.sql(f"SELECT CHAR_LENGTH({lock_name(NAME)}) AS length", database=name)
     assert row["length"] <= 64  # MariaDB would take more, MySQL refuses it
 
 
 def test_migrating_tells_each_step_in_a_log_line(tmp_path: Path) -> None:
     done = run_app("migrate", env={**TEST_SETTINGS, "DATA_DIR": str(tmp_path)})
     steps = [line["message"] for line in map(parse, done.stdout.splitlines()) if line["type"] == "task"]
-    assert [step.partition(":")[0] for step in steps] == ["migration 0001, 1 of 2", "migration 0002, 2 of 2"]
+    assert [step.partition(":")[0] for step in steps] == STEPS
     assert done.stderr == ""
 
 
@@ -336,11 +339,7 @@ def test_migrating_in_a_terminal_shows_each_step_and_its_seconds_in_a_line_of_it
     os.close(terminal)
     lines = [line.rpartition("\r")[2] for line in shown.split("\r\n")]
     assert done.returncode == 0
-    assert [re.sub(r"[\d.]+ s$", "", line)[:22] for line in lines] == [
-        "migration 0001, 1 of 2",
-        "migration 0002, 2 of 2",
-        "",
-    ]
+    assert [re.sub(r"[\d.]+ s$", "", line)[:22] for line in lines] == [*STEPS, ""]
     assert all(re.search(r" \d+\.\d s$", line) and len(line) <= 50 for line in lines[:-1])
     assert not [line for line in map(parse, done.stdout.decode().splitlines()) if line["type"] == "task"]
 
