@@ -19,9 +19,9 @@ EVENTS_TOKEN = "a-token-that-other-services-have"
 RAN_AGAINST: dict[str, str] = {}
 
 # What `make test-quick` leaves out: whatever starts a server, a browser or a service of its own, and what else is slow.
-SLOW = set(
-    "deploy fast faults image project test_docs.py test_errors.py test_log_pipelines.py test_make.py test_outbox.py "
-    "test_pools.py test_sign_in_limits.py test_start.py test_tls.py".split()
+SLOW = re.compile(
+    r"/tests/(deploy|fast|faults|image|project)/"
+    r"|/test_(docs|errors|log_pipelines|make|outbox|pools|sign_in_limits|start|tls)\.py$"
 )
 STARTS = re.compile("mariadb|mysql|redis|migrated|start_service|QuickService|Browser|MariaDB|Redis")
 
@@ -178,7 +178,7 @@ def is_quick(item: pytest.Item) -> bool:
     assert isinstance(item, pytest.Function)
     parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
     names = [*item.fixturenames, *item.function.__code__.co_names, *map(str, parameters)]
-    return not SLOW & set(item.path.parts) and not any(STARTS.search(name) for name in names)
+    return not SLOW.search(str(item.path)) and not any(STARTS.search(name) for name in names)
 
 
 def pytest_configure(config: pytest.Config) -> None:
