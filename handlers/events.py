@@ -64,7 +64,7 @@ async def purge_sessions(database: Database, settings: Settings) -> None:
 async def purge(database: Database, table: str, key: str, now: int) -> int:
     """In batches, each a transaction of its own: what is done stays done. The number of rows."""
     batch = f"{table} WHERE expires_at <= :now ORDER BY expires_at LIMIT {BATCH}"
-    if not database.primary.mysql:  # SQLite's DELETE may know no LIMIT
+    if not database.mysql:  # SQLite's DELETE may know no LIMIT
         batch = f"{table} WHERE ({key}) IN (SELECT {key} FROM {batch})"  # noqa: S608
     total = 0
     while deleted := await database.execute(f"DELETE FROM {batch}", {"now": now}):  # noqa: S608

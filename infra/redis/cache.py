@@ -13,9 +13,9 @@ from itertools import repeat
 from typing import Any, TypeVar
 
 from infra.base.background import background
-from infra.logs import get_logger
-from infra.http.problems import NO_ANSWER, Unavailable, describe
 from infra.base.time_limits import TimeLimit
+from infra.http.problems import NO_ANSWER, Unavailable, describe
+from infra.logs import get_logger
 from settings import Settings
 
 TTL = 60  # seconds: the age that the contract allows

@@ -5,10 +5,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infra.sql.database import Database, sqlite_path
-from infra.logs import get_logger
-from infra.sql.mysql import connection_options, mysql_password, tls_required
 from infra.http.problems import Unavailable
+from infra.logs import get_logger
+from infra.sql.database import Database, sqlite_path
+from infra.sql.mysql_options import connection_options, mysql_password, tls_required
 from settings import Settings
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ async def is_current(database: Database) -> bool:
     """Whether the schema is the one that the code needs, or newer: a newer one must still serve yesterday's code."""
     tables = (
         "SELECT 1 FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = 'alembic_version'"
-        if database.primary.mysql
+        if database.mysql
         else "SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'"
     )
     if not await database.fetch_one(tables):

@@ -48,8 +48,12 @@ class Account:
 
 
 def clean_environment(env: Environment) -> dict[str, str]:
-    """Only what was asked for: a variable of the machine that runs the tests must not change what they see."""
-    return {"PATH": os.environ["PATH"]} | {name: str(value) for name, value in env.items()}
+    """Only what was asked for: a variable of the machine that runs the tests must not change what they see.
+
+    But FAST: `FAST=off pytest` tests services that bend no other package.
+    """
+    kept = {name: os.environ[name] for name in ("PATH", "FAST") if name in os.environ}
+    return kept | {name: str(value) for name, value in env.items()}
 
 
 def run(script: str, *arguments: str, env: Environment, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
