@@ -94,7 +94,7 @@ async def fail(database: Database, statement: str) -> Failure:
     if isinstance(error, StatementError):
         assert error.statement == statement
         assert SECRET not in str(error)
-        assert error.__suppress_context__
+        assert error.__cause__ is None
         return type(error), str(error)
     if isinstance(error, Duplicate):
         return type(error), str(error).removesuffix(" is taken")
