@@ -3,13 +3,14 @@
 import math
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, overload
 
-from infra.http.problems import Duplicate, Unavailable
+from infra.base.errors import Duplicate, Unavailable
 from infra.logs import get_logger
+from infra.metrics.counters import Family
 from infra.sql.backend import with_pool
 from infra.sql.errors import ConnectionLost
 from infra.sql.pool import Pool, Row, Statement, Values
@@ -125,6 +126,30 @@ class Database(Queries):
             await begun.execute(driver.begin)
             yield begun
 
+    def collect(self) -> Iterator[Family]:
+        pools = {"primary": self.primary} | ({"replica": self.replica} if self.replica else {})
+        named = [({"db_client_connection_pool_name": name}, pool) for name, pool in pools.items()]
+        yield Family(
+            "histogram",
+            "db_client_connection_wait_time_seconds",
+            "Time to get a database connection",
+            [(labels, pool.wait_seconds) for labels, pool in named],
+        )
+        yield Family(
+            "gauge",
+            "db_client_connection_count",
+            "Database connections open",
+            [
+                ({**labels, "db_client_connection_state": state}, value)
+                for labels, pool in named
+                for state, value in (("used", pool.used), ("idle", max(0, pool.size - pool.used)))
+            ],
+        )
+        most = self.primary.settings.mysql_pool_max_size
+        yield Family(
+            "gauge", "db_client_connection_max", "MYSQL_POOL_MAX_SIZE", [(labels, most) for labels, _ in named]
+        )
+
     async def close(self) -> None:
         if self.replica:
             await self.replica.close()
@@ -157,7 +182,7 @@ async def open_sqlite(settings: Settings) -> Database:
 
 
 async def open_mysql(settings: Settings) -> Database:
-    os.environ.setdefault("LOGNAME", "berth")  # aiomysql asks for it when imported; a container's user may have no name
+    os.environ.setdefault("LOGNAME", settings.name)  # aiomysql asks for it; a container's user may have none
     from infra.sql.mysql_driver import MySQLDriver  # noqa: PLC0415 - where there is no MySQL, aiomysql isn't imported
 
     port = settings.mysql_port
@@ -179,4 +204,4 @@ async def open_mysql(settings: Settings) -> Database:
 
 
 def sqlite_path(settings: Settings) -> Path:
-    return settings.data_dir.absolute() / "berth.db"
+    return settings.data_dir.absolute() / f"{settings.name}.db"

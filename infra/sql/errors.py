@@ -2,7 +2,7 @@
 
 import re
 
-from infra.http.problems import Unavailable
+from infra.base.errors import Unavailable
 
 DETAIL = "the database is unavailable"
 

@@ -12,8 +12,8 @@ import aiomysql
 from pymysql.constants import CLIENT
 
 from infra import fast
+from infra.base.errors import Unavailable
 from infra.fast import mysql_packets
-from infra.http.problems import Unavailable
 from infra.sql import mysql_errors
 from infra.sql.errors import DETAIL
 from infra.sql.mysql_options import connection_options, mysql_password, tls_required

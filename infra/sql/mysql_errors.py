@@ -3,7 +3,7 @@
 from pymysql import err
 from pymysql.constants import CR, ER
 
-from infra.http.problems import Duplicate, Unavailable
+from infra.base.errors import Duplicate, Unavailable
 from infra.sql.errors import DETAIL, ConnectionLost, Demoted, StatementError, field_of
 
 FAILURES = (err.MySQLError, OSError, EOFError, RuntimeError)

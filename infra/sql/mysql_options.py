@@ -7,7 +7,7 @@ from typing import Any
 
 from pymysql.constants import CLIENT
 
-from infra.process.startup import StartupError
+from infra.base.errors import StartupError
 from settings import Settings
 
 

@@ -7,9 +7,9 @@ from contextlib import nullcontext
 from typing import Any, NamedTuple, Protocol, Self
 
 from infra import fast
+from infra.base.errors import Duplicate, Unavailable
 from infra.base.time_limits import TimeLimit
 from infra.fast import lean_imports
-from infra.http.problems import Duplicate, Unavailable
 from infra.logs import get_logger
 from infra.metrics.counters import Histogram
 from infra.sql.errors import ConnectionLost, Demoted, StatementError

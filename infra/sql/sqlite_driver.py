@@ -8,7 +8,7 @@ from typing import Any
 
 import aiosqlite
 
-from infra.http.problems import Duplicate, Unavailable
+from infra.base.errors import Duplicate, Unavailable
 from infra.sql.errors import DETAIL, StatementError, field_of
 from settings import Settings
 

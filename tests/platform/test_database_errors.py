@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from infra.http.problems import Duplicate, Unavailable
+from infra.base.errors import Duplicate, Unavailable
 from infra.sql.database import Database
 from infra.sql.errors import Demoted, StatementError
 from infra.sql.sqlite_driver import explain
