@@ -35,7 +35,9 @@ class Name:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return Name(f"{self.left_out}.{name}", self.importing())
+        found = Name(f"{self.left_out}.{name}", self.finder)
+        found.importing()
+        return found
 
     def __call__(self, *args: Any, **_: object) -> Any:
         self.importing()
@@ -63,10 +65,9 @@ class Name:
 
     __subclasscheck__ = __instancecheck__
 
-    def importing(self) -> "StandInFinder":
+    def importing(self) -> None:
         if self.finder not in sys.meta_path:
             raise self.refusal()
-        return self.finder
 
     def refusal(self) -> LeftOut:
         return LeftOut(f"{self.left_out} is used, which without() left out of an import: FAST=off imports everything")
