@@ -29,7 +29,7 @@ def test_a_service_without_servers_imports_neither_their_clients_nor_the_migrati
 
 
 def test_the_redis_client_comes_without_the_type_checker_that_it_never_calls() -> None:
-    loaded = imported("infra.redis")
+    loaded = imported("infra.redis.client")
     assert "coredis" in loaded
     assert "beartype" not in loaded
 
