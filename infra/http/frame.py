@@ -13,11 +13,11 @@ from msgspec import UNSET
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from infra.base.ids import new_id
-from infra.logs.formats import AccessLine, AccessRecord, rfc3339
-from infra.logs import RequestContext, get_logger, request_context
-from infra.metrics.counters import RequestMetrics
-from infra.http.problems import Problem, Unavailable, problem_response
 from infra.base.times import now_ms
+from infra.http.problems import Problem, Unavailable, problem_response
+from infra.logs import RequestContext, get_logger, request_context
+from infra.logs.formats import AccessLine, AccessRecord, rfc3339
+from infra.metrics.counters import RequestMetrics
 
 # W3C Trace Context, section 3.2: version ff and all-zero ids are invalid, later versions may append fields.
 TRACEPARENT = r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(-.*)?"

@@ -5,8 +5,8 @@ import asyncio
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from infra.http.problems import Problem, Unavailable, problem_response
 from infra.base.time_limits import TimeLimit
+from infra.http.problems import Problem, Unavailable, problem_response
 from settings import Settings
 
 LINGER = 2  # seconds to read on and discard after an early answer: closing at once would reset it away (RFC 9112, 9.6)
