@@ -50,8 +50,8 @@ class Protocol(HttpToolsProtocol):
     idle_timer: asyncio.TimerHandle | None = None
     idle_since: float | None = None  # the loop's seconds; None while something is asked
 
-    def __init__(self, settings: Settings, **uvicorns: Any) -> None:
-        super().__init__(**uvicorns)
+    def __init__(self, settings: Settings, **options: Any) -> None:
+        super().__init__(**options)
         self.settings = settings
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -65,8 +65,8 @@ class Protocol(HttpToolsProtocol):
         self.forget_header_timer()
         if self.idle_timer:
             self.idle_timer.cancel()
-        if self.running and not self.running.response_complete:
-            self.running.disconnected = True  # else it would go on writing when another request waits behind it
+        if self.running:
+            self.running.disconnected = True  # uvicorn tells the newest request only, and the others write on
             self.running.message_event.set()
         super().connection_lost(exc)
 

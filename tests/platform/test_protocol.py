@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager, suppress
 from typing import Any
 
@@ -12,73 +12,16 @@ import uvloop
 from starlette.types import Receive, Scope, Send
 
 from infra.process.server import Server
-from settings import load
+from tests.support.asgi import GET, Part, answer_to, body, fields, sending, served, serving, start
 
-Part = dict[str, Any]
 Meanwhile = Callable[[Server, list[socket.socket]], None]
-GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-
-
-def start(*headers: tuple[bytes, bytes], status: int = 200) -> Part:
-    return {"type": "http.response.start", "status": status, "headers": list(headers)}
-
-
-def body(content: bytes, *, more_body: bool = False) -> Part:
-    return {"type": "http.response.body", "body": content, "more_body": more_body}
-
-
-def sending(*parts: Part) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        for part in parts:
-            await send(dict(part))
-
-    return app
-
-
-@asynccontextmanager
-async def serving(app: Any) -> AsyncIterator[tuple[Server, tuple[str, int]]]:
-    """The app's server, and where it listens."""
-    settings = load({"SYS_ENV": "test", "SECRET_KEY": "k" * 32})
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = Server(app, settings, {"stopping": asyncio.Event()})
-        await server.startup([listener])
-        try:
-            yield server, listener.getsockname()
-        finally:
-            server.force_exit = True  # or it would wait for what a broken connection still has to answer
-            await server.shutdown()
-
-
-@asynccontextmanager
-async def served(app: Any) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A connection to the app."""
-    async with serving(app) as (_, address):
-        reader, writer = await asyncio.open_connection(*address)
-        try:
-            yield reader, writer
-        finally:
-            writer.close()
-
-
-def answer_to(sent: bytes, *parts: Part) -> bytes:
-    """All that comes back until the server closes the connection, or is told to with the last request."""
-
-    async def exchange() -> bytes:
-        async with served(sending(*parts)) as (reader, writer), asyncio.timeout(10):
-            writer.write(sent.replace(b"Host: x", b"Host: x\r\nConnection: close"))
-            return await reader.read()
-
-    return asyncio.run(exchange())
-
-
-def fields(answer: bytes) -> dict[bytes, bytes]:
-    lines = answer.partition(b"\r\n\r\n")[0].split(b"\r\n")[1:]
-    return {name.lower(): value for name, _, value in (line.partition(b": ") for line in lines)}
 
 
 @pytest.mark.parametrize("headers", [(), ((b"transfer-encoding", b"chunked"),)], ids=["by itself", "as the app says"])
 def test_a_body_of_unknown_length_is_chunked(headers: tuple[tuple[bytes, bytes], ...]) -> None:
-    answer = answer_to(GET, start(*headers), body(b"one", more_body=True), body(b"", more_body=True), body(b"three"))
+    answer = answer_to(
+        GET, sending(start(*headers), body(b"one", more_body=True), body(b"", more_body=True), body(b"three"))
+    )
     assert answer.count(b"transfer-encoding: chunked\r\n") == 1
     assert answer.endswith(b"\r\n\r\n3\r\none\r\n5\r\nthree\r\n0\r\n\r\n")
 
@@ -87,13 +30,13 @@ def test_a_body_of_unknown_length_is_chunked(headers: tuple[tuple[bytes, bytes],
     ("sent", "status"), [(GET, 204), (GET, 304), (GET.replace(b"GET", b"HEAD"), 200)], ids=["204", "304", "HEAD"]
 )
 def test_an_answer_that_has_no_body_is_not_framed_as_one(sent: bytes, status: int) -> None:
-    answer = answer_to(sent, start(status=status), body(b"" if status != 200 else b"left out"))
+    answer = answer_to(sent, sending(start(status=status), body(b"" if status != 200 else b"left out")))
     assert answer.endswith(b"\r\n\r\n")
     assert b"transfer-encoding" not in fields(answer)
 
 
 def test_an_answer_to_head_keeps_the_length_of_the_body_that_it_leaves_out() -> None:
-    answer = answer_to(GET.replace(b"GET", b"HEAD"), start((b"content-length", b"8")), body(b"left out"))
+    answer = answer_to(GET.replace(b"GET", b"HEAD"), sending(start((b"content-length", b"8")), body(b"left out")))
     assert fields(answer)[b"content-length"] == b"8"
     assert answer.endswith(b"\r\n\r\n")
 
@@ -102,7 +45,7 @@ def test_an_answer_to_head_keeps_the_length_of_the_body_that_it_leaves_out() -> 
 @pytest.mark.parametrize("place", ["name", "value"])
 def test_a_header_that_would_go_on_as_another_is_never_sent(value: bytes, place: str) -> None:
     header = (value, b"x") if place == "name" else (b"x-name", value)
-    assert answer_to(GET, start(header, (b"content-length", b"0")), body(b"")) == b""
+    assert answer_to(GET, sending(start(header, (b"content-length", b"0")), body(b""))) == b""
 
 
 @pytest.mark.parametrize(
@@ -116,7 +59,7 @@ def test_a_header_that_would_go_on_as_another_is_never_sent(value: bytes, place:
     ids=["longer than it says", "shorter than it says", "begun twice", "begun only"],
 )
 def test_an_answer_that_breaks_the_protocol_is_cut_off(parts: tuple[Part, ...]) -> None:
-    answer = answer_to(GET, *parts)
+    answer = answer_to(GET, sending(*parts))
     assert len(answer.partition(b"\r\n\r\n")[2]) < int(fields(answer)[b"content-length"])
 
 
