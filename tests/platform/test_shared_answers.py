@@ -18,10 +18,10 @@ UNREAD = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"  # an answ
 ASKED = {"a GET": GET, "a body that nobody reads": UNREAD}
 
 
-def framed(app: ASGIApp) -> ASGIApp:
-    """Inside all that the service puts around its handlers."""
+def framed(app: ASGIApp, origins: tuple[str, ...] = ("https://app.example",)) -> ASGIApp:
+    """Inside all that the service puts around its handlers; as there, nothing of CORS without origins."""
     limited = RequestLimits(app, load({"SYS_ENV": "test", "SECRET_KEY": "k" * 32}))
-    return Frame(Cors(limited, origins=("https://app.example",)), debug=False)
+    return Frame(Cors(limited, origins) if origins else limited, debug=False)
 
 
 def names(answer: bytes) -> list[bytes]:
@@ -75,15 +75,18 @@ def answering(headers: Any) -> ASGIApp:
 
 
 @pytest.mark.parametrize("sent", ASKED.values(), ids=ASKED)
-@pytest.mark.parametrize("origin", [b"", b"Origin: https://app.example\r\n", b"Origin: https://other.example\r\n"])
+@pytest.mark.parametrize("origins", [(), ("https://app.example",)], ids=["no CORS", "CORS"])
+@pytest.mark.parametrize("origin", [b"", b"Origin: https://app.example\r\n"])
 @pytest.mark.parametrize(
     "shared", [shared_response, shared_headers, shared_lists, shared_message, shared_message_without_headers]
 )
-def test_what_is_sent_again_and_again_stays_as_it_is(shared: Any, origin: bytes, sent: bytes) -> None:
+def test_what_is_sent_again_and_again_stays_as_it_is(
+    shared: Any, origin: bytes, origins: tuple[str, ...], sent: bytes
+) -> None:
     app, kept = shared()
     before = copy.deepcopy(kept)
     asked = sent.replace(b"Host: x\r\n", b"Host: x\r\n" + origin)
-    first, second = answer_to(asked, framed(app)), answer_to(asked, framed(app))
+    first, second = (answer_to(asked, framed(app, origins)) for _ in range(2))
     assert kept == before
     assert names(first) == names(second)
     assert names(second).count(b"x-request-id") == names(second).count(b"traceparent") == 1
