@@ -9,12 +9,12 @@ import time
 import traceback
 from collections.abc import Awaitable, Mapping
 
-from msgspec import UNSET
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from infra.base.errors import Unavailable
 from infra.base.ids import new_id
 from infra.base.times import now_ms
-from infra.http.problems import Problem, Unavailable, problem_response
+from infra.http.problems import Problem, problem_response
 from infra.logs import RequestContext, get_logger, request_context
 from infra.logs.formats import AccessLine, AccessRecord, rfc3339
 from infra.metrics.counters import RequestMetrics
@@ -107,7 +107,7 @@ class Exchange:
         headers.append((b"traceparent", self.context.traceparent.encode()))
         return headers
 
-    async def answer(self, problem: Problem) -> None:
+    async def answer(self, problem: Problem | Unavailable) -> None:
         """Unless another answer has begun: then the server cuts it off, so that the client sees it is incomplete."""
         if "status" not in self.scope:
             await problem_response(problem, self.scope["path"])(self.scope, self._receive, self.send)
@@ -124,7 +124,7 @@ class Exchange:
         user_agent = self.headers.get(b"user-agent", b"").decode("latin-1")
         line = AccessLine(  # by position: finding the fields by name takes longer than writing the line
             rfc3339(now_ms()), "INFO", f"{method} {path} {status}", access_log.name, "access",
-            context.trace_id, context.span_id, context.request_id, context.account_id or UNSET,
+            context.trace_id, context.span_id, context.request_id,
             method, route, path, status,
             int(seconds * 1_000_000) / 1000, self.request_bytes, self.response_bytes,
             client, user_agent,

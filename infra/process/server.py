@@ -15,9 +15,9 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
+from infra.base.errors import StartupError
 from infra.http.protocol import Protocol
 from infra.logs import LogWriter, get_logger
-from infra.process.startup import StartupError
 from settings import Settings
 
 BACKLOG = 2048
