@@ -8,6 +8,7 @@ import signal
 import socket
 import struct
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import uvicorn
@@ -15,12 +16,12 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from infra.base.errors import StartupError
-from infra.fast.batched_writes import WriteBatch
 from infra.http.protocol import Protocol
 from infra.logs import LogWriter, get_logger
 from settings import Settings
 
 BACKLOG = 2048
+KEEP_ALIVE = 75  # seconds; longer than the idle time-outs of the usual proxies (60 s), so that they close first
 SO_ATTACH_FILTER = 26  # <asm-generic/socket.h>
 BACKLOG_LINGER = 0.02  # seconds for whoever is just connecting
 IDLE_LINGER = 0.25  # seconds in which a request that is already on its way may still arrive on an open connection
@@ -33,7 +34,7 @@ class Server(uvicorn.Server):
     """Serves from the end of the lifespan's start until a signal, then drains."""
 
     def __init__(self, app: ASGIApp, settings: Settings, state: dict[str, Any]) -> None:
-        protocol: Any = type("BerthProtocol", (Protocol,), {"settings": settings})
+        protocol: Any = partial(Protocol, settings)  # uvicorn takes anything that makes one
         config = uvicorn.Config(
             app,
             http=protocol,
@@ -44,10 +45,10 @@ class Server(uvicorn.Server):
             proxy_headers=False,
             server_header=False,
             backlog=BACKLOG,
+            timeout_keep_alive=KEEP_ALIVE,
         )
         config.load()
         super().__init__(config)
-        protocol.batch = WriteBatch(asyncio.get_running_loop(), self.server_state.tasks)
         self.settings = settings
         self.lifespan = config.lifespan_class(config)
         self.lifespan.state = state
