@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from infra.events.cloudevents import STRUCTURED, CloudEvent
 from infra.http.problems import FieldError, Problem, invalid
-from infra.http.shapes import MOST_ERRORS, Repeated, names_once
+from infra.http.shapes import MOST_ERRORS, Repeated
 from infra.http.wrong_fields import forbidden_fields, wrong_fields
 from infra.state import Request
 
@@ -89,7 +89,7 @@ def convert_pairs(pairs: list[tuple[str, str]], struct: type[Body], strict: bool
     """Raises a 422 Problem. What `struct` neither knows nor forbids may come as often as it likes."""
     if not struct.__struct_config__.forbid_unknown_fields:
         pairs = [pair for pair in pairs if pair[0] in struct.__struct_encode_fields__]
-    value = names_once(pairs)
+    value = Repeated(pairs)
     try:
         converted = msgspec.convert(value, struct, strict=strict)
     except msgspec.ValidationError as error:
@@ -104,11 +104,12 @@ def json_response(content: Any, status: int = 200) -> Response:
 
 def parse_json(text: str) -> tuple[Any, bool]:
     """The value, and whether one of its objects gives a name more than once. Raises ValueError, RecursionError."""
-    repeated: list[Repeated] = []
+    repeated: list[dict[str, Any]] = []
 
     def make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        value = names_once(pairs)
-        if isinstance(value, Repeated):
+        value = dict(pairs)
+        if len(value) < len(pairs) and len(repeated) <= MOST_ERRORS:
+            value = Repeated(pairs)
             repeated.append(value)
         return value
 

@@ -22,19 +22,14 @@ INFINITE = (float("inf"), float("-inf"))  # 1e999, for json.loads
 
 
 class Repeated(dict[str, Any]):
-    """A JSON object that gives a name more than once; each has its last value."""
+    """A JSON object that may give a name more than once; each has its last value."""
 
-    names: list[str]
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        self.pairs = pairs
 
-
-def names_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The pairs as a dict, a Repeated one if need be."""
-    value = dict(pairs)
-    if len(value) == len(pairs):
-        return value
-    repeated = Repeated(value)
-    repeated.names = [name for name, _ in pairs]
-    return repeated
+    def repeated_names(self) -> set[str]:
+        return {name for name, times in Counter(name for name, _ in self.pairs).items() if times > 1}
 
 
 class EnoughError(Exception):
@@ -72,7 +67,7 @@ class Walk:
 
 def path_text(path: Sequence[str | int]) -> str:
     """Such as address.lines[2]."""
-    steps = (f"[{step}]" if isinstance(step, int) else f".{step[:LONGEST_PATH]}" for step in path)
+    steps = (f"[{step}]" if isinstance(step, int) else f".{step[: LONGEST_PATH + 1]}" for step in path)
     text = "".join(steps).removeprefix(".")
     return text if len(text) <= LONGEST_PATH else f"{text[: LONGEST_PATH - 1]}…"
 
@@ -111,9 +106,7 @@ ANYTHING = Anything()
 
 
 def repeated_names(value: dict[str, Any]) -> set[str]:
-    if not isinstance(value, Repeated):
-        return set()
-    return {name for name, times in Counter(value.names).items() if times > 1}
+    return value.repeated_names() if isinstance(value, Repeated) else set()
 
 
 class Scalar:

@@ -32,7 +32,7 @@ DEEP = "nested too deeply"
 def wrong_fields(value: Any, struct: type[msgspec.Struct], strict: bool = True) -> list[FieldError]:
     """What `struct` doesn't take, in the order of the document: at most MOST_ERRORS, and one more if there are more.
 
-    `value` is as json.loads gives it, its objects made by names_once.
+    `value` is as json.loads gives it; where a name may be given twice, its objects are Repeated.
     """
     return walked(expectation(struct), value, Walk(strict, MOST_VALUES))
 
