@@ -48,7 +48,10 @@ class Account:
 
 
 def clean_environment(env: Environment) -> dict[str, str]:
-    """Only what was asked for: a variable of the machine that runs the tests must not change what they see."""
+    """Only what was asked for: a variable of the machine that runs the tests must not change what they see.
+
+    But FAST: `FAST=off pytest` tests services that bend no other package.
+    """
     kept = {name: os.environ[name] for name in ("PATH", "FAST") if name in os.environ}
     return kept | {name: str(value) for name, value in env.items()}
 
