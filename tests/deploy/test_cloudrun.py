@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.version import VERSION
+from settings import VERSION
 from tests.support.manifests import (
     DEPLOY,
     IMPORT_SECONDS,

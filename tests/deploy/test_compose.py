@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.version import VERSION
+from settings import VERSION
 from tests.support.manifests import (
     IMAGE,
     ROOT,
