@@ -1,18 +1,14 @@
-"""Berth: accounts and sessions. `python app.py` serves; `python app.py --help` tells what else it does."""
+"""The service: `python app.py` serves; `python app.py --help` tells what else it does."""
 
-import gc
-import os
-import signal
-import sys
+from infra.process import boot  # isort: skip - before the other imports, which take a while
 
-gc.disable()  # until the lifespan has opened everything: imports make no garbage, and looking for it costs a fifth
-if __name__ == "__main__":  # before the imports, which take a while: PID 1 ignores a signal that it has no handler for
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: os._exit(128 + number if sys.argv[1:] else 0))
+if __name__ == "__main__":
+    boot.end_on_signals()
 
 import asyncio
 import contextlib
-import time
+import os
+import sys
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
@@ -24,58 +20,28 @@ from starlette.routing import Route
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 import settings as environment
-from handlers import docs, events, health, metrics, root
-from handlers.accounts import accounts, introspection, sessions
-from infra import logs
-from infra.base.background import background
-from infra.redis.cache import Cache, open_cache
+from handlers import accounts, docs, events, health, metrics, root
+from infra import fast, logs
+from infra.base.errors import StartupError
+from infra.http.app import make_app
 from infra.http.cors import Cors
-from infra.sql.database import Database, open_database, sqlite_path
-from handlers.accounts.sign_in_limits import SignInLimits
-from infra.metrics.counters import RequestMetrics
-from infra.events.outbox import Outbox
-from handlers.accounts.passwords import Passwords
-from infra.http.problems import Unavailable
-from infra.http.limits import RequestLimits
 from infra.http.frame import Frame
-from infra.http.routing import Router
-from infra.sql.schema import is_current, migrate
+from infra.http.limits import RequestLimits
+from infra.process.commands import run_migrations, run_task
+from infra.process.lifespan import open_parts, open_platform, tasks_of
 from infra.process.server import serve
-from infra.process.startup import StartupError, retry
-from handlers.accounts.tokens import TokenKeys
 from settings import Settings
 
-USAGE = f"""usage: python app.py            serve on HOST and PORT
-       python app.py migrate    upgrade the database's schema, then exit
-       python app.py run TYPE   do the scheduled work of an event's type, then exit; TYPE: {" or ".join(events.TASKS)}
-       python settings.py       show every setting, its value and where it came from
-
-Settings come from environment variables only. Exit status: 0 stopped by a signal or done, 64 wrong usage,
-69 a server that is needed can't be reached, 78 a setting is wrong or the schema is behind."""
-
-# Objects. At 700, Python's own, what 32 requests hold at the same time makes it look for garbage again and again.
-GARBAGE_THRESHOLD = 10_000
-
-log = logs.get_logger("system")
+PARTS = [accounts.PART]
 
 ROUTES = [
     Route("/",                         root.index,               methods=["GET"]),
-    Route("/v1/auth/register",         accounts.register,        methods=["POST"]),
-    Route("/v1/auth/login",            sessions.log_in,          methods=["POST"]),
-    Route("/v1/auth/refresh",          sessions.refresh,         methods=["POST"]),
-    Route("/v1/auth/logout",           sessions.log_out,         methods=["POST"]),
-    Route("/v1/auth/me",               accounts.read_me,         methods=["GET"]),
-    Route("/v1/auth/me",               accounts.update_me,       methods=["PATCH"]),
-    Route("/v1/auth/me",               accounts.delete_me,       methods=["DELETE"]),
-    Route("/v1/auth/me/password",      accounts.change_password, methods=["PUT"]),
-    Route("/v1/auth/sessions",         sessions.list_sessions,   methods=["GET"]),
-    Route("/v1/auth/sessions/{id}",    sessions.revoke_session,  methods=["DELETE"]),
-    Route("/v1/auth/introspect",       introspection.introspect, methods=["POST"]),
     Route("/v1/events",                events.receive_event,     methods=["POST"]),
     Route("/metrics",                  metrics.read_metrics,     methods=["GET"]),
     Route("/health/live",              health.live,              methods=["GET"]),
     Route("/health/ready",             health.ready,             methods=["GET"]),
     Route("/health/startup",           health.startup,           methods=["GET"]),
+    *(route for part in PARTS for route in part.routes),
 ]  # fmt: skip
 
 DOCS_ROUTES = [
@@ -84,36 +50,30 @@ DOCS_ROUTES = [
     Route("/docs/{name}",              docs.file,                methods=["GET"]),
 ]  # fmt: skip
 
+TASKS = tasks_of(PARTS, environment.EVENTS)
+
+USAGE = f"""usage: python app.py            serve on HOST and PORT
+       python app.py migrate    upgrade the database's schema, then exit
+       python app.py run TYPE   do the scheduled work of an event's type, then exit; TYPE: {" or ".join(TASKS)}
+       python app.py --version  show the version
+       python settings.py       show every setting, its value and where it came from
+
+Settings come from environment variables only. Exit status: 0 stopped by a signal or done, 64 wrong usage,
+69 a server that is needed can't be reached, 78 a setting is wrong or the schema is behind."""
+
+log = logs.get_logger("system")
+
 
 def create_app(settings: Settings) -> Starlette:
     """The ASGI app; opens nothing before its lifespan starts."""
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Any]]:
-        deadline = time.monotonic() + settings.startup_timeout
         async with contextlib.AsyncExitStack() as stack:
-            cache = await stack.enter_async_context(open_cache(settings))
-            database, _ = await asyncio.gather(
-                open_current_database(stack, settings, deadline), await_cache(cache, settings, deadline)
-            )
-            passwords = stack.enter_context(contextlib.closing(Passwords()))
-            outbox = Outbox(database, settings)
-            if settings.k_sink:
-                await stack.enter_async_context(background("delivery of events", outbox.run))
-            gc.freeze()  # modules and code are never looked at again
-            gc.set_threshold(GARBAGE_THRESHOLD)
-            gc.enable()
-            yield {
-                "settings": settings,
-                "database": database,
-                "redis": cache,
-                "limits": SignInLimits(cache, settings.login_rate_limit),
-                "passwords": passwords,
-                "token_keys": TokenKeys(settings.secret_key, settings.secret_key_previous, settings.access_token_ttl),
-                "outbox": outbox,
-                "metrics": RequestMetrics(),
-                "stopping": asyncio.Event(),
-            }
+            opened = await open_platform(stack, settings, TASKS)
+            await open_parts(stack, opened, PARTS)
+            boot.opened()
+            yield opened
 
     middleware = [
         Middleware(ProxyHeadersMiddleware, trusted_hosts=settings.forwarded_allow_ips),
@@ -121,71 +81,16 @@ def create_app(settings: Settings) -> Starlette:
         *([Middleware(Cors, origins=settings.cors_origins)] if settings.cors_origins else []),
         Middleware(RequestLimits, settings=settings),
     ]
-    app = Starlette()
-    app.router = Router(ROUTES + DOCS_ROUTES if settings.docs_enabled else ROUTES, lifespan=lifespan)
-    app.middleware_stack = app.router
-    # Without Starlette's own two: the router answers what handlers raise, and Frame is the last net.
-    for kind, arguments, options in reversed(middleware):
-        app.middleware_stack = kind(app.middleware_stack, *arguments, **options)
-    return app
+    return make_app(ROUTES + DOCS_ROUTES if settings.docs_enabled else ROUTES, PARTS, middleware, lifespan)
 
 
-async def open_current_database(stack: contextlib.AsyncExitStack, settings: Settings, deadline: float) -> Database:
-    """Raises StartupError: 69 when it can't be reached in time, 78 when its schema is behind the code."""
-    database = await retry(database_name(settings), lambda: open_database(settings), deadline)
-    stack.push_async_callback(database.close)
-    if not await is_current(database):
-        if settings.mysql_enabled:
-            raise StartupError(os.EX_CONFIG, "the database's schema is behind this code: run `python app.py migrate`")
-        await upgrade(settings)
-    return database
-
-
-def database_name(settings: Settings) -> str:
-    if not settings.mysql_enabled:
-        return f"the database at {sqlite_path(settings)}"
-    return f"the database at {settings.mysql_unix_socket or f'{settings.mysql_host}:{settings.mysql_port}'}"
-
-
-async def await_cache(cache: Cache, settings: Settings, deadline: float) -> None:
-    """Raises StartupError 69."""
-    if cache.enabled:
-        await retry(f"Redis at {settings.redis_host}:{settings.redis_port}", cache.ping, deadline)
-
-
-async def run_migrations(settings: Settings) -> None:
-    """Waits for the database as serving does. Raises StartupError 69."""
-    deadline = time.monotonic() + settings.startup_timeout
-    database = await retry(database_name(settings), lambda: open_database(settings), deadline)
-    await database.close()
-    await upgrade(settings)
-
-
-async def run_task(settings: Settings, event_type: str) -> None:
-    """Waits for the database as serving does. Raises StartupError."""
-    gc.enable()
-    deadline = time.monotonic() + settings.startup_timeout
-    async with contextlib.AsyncExitStack() as stack:
-        database = await open_current_database(stack, settings, deadline)
-        try:
-            await events.TASKS[event_type](database, settings)
-        except Unavailable as error:
-            raise StartupError(os.EX_UNAVAILABLE, f"{event_type} failed: {error.detail} {error.cause}") from None
-
-
-async def upgrade(settings: Settings) -> None:
-    """Raises StartupError 69."""
-    try:
-        await asyncio.to_thread(migrate, settings)
-    except Unavailable as error:
-        raise StartupError(os.EX_UNAVAILABLE, f"{database_name(settings)} can't be migrated: {error.cause}") from None
-
-
-def configure(settings: Settings) -> logs.LogWriter:
+def configure_logs(settings: Settings) -> logs.LogWriter:
     return logs.configure(
+        service=settings.name,
         level=settings.log_level,
         log_format=settings.log_format,
         secrets=settings.secrets,
+        token_prefixes=accounts.TOKEN_PREFIXES,
         project=settings.google_cloud_project,
         colour=not settings.no_color,
     )
@@ -196,7 +101,7 @@ def load_settings() -> Settings:
     try:
         return environment.load()
     except environment.SettingsError as error:
-        writer = logs.configure(level="INFO", log_format="json")
+        writer = logs.configure(service=environment.NAME, level="INFO", log_format="json")
         for problem in error.problems:
             log.critical(problem.text, extra={"variable": problem.variable})
         writer.flush()
@@ -205,22 +110,25 @@ def load_settings() -> Settings:
 
 def main(arguments: list[str]) -> int:
     """The exit status; see USAGE."""
-    if arguments in (["--help"], ["-h"]):
-        print(USAGE)
-        return 0
     match arguments:
+        case ["--help" | "-h"]:
+            print(USAGE)
+            return 0
+        case ["--version"]:
+            print(environment.NAME, environment.VERSION)
+            return 0
         case []:
             job = None
         case ["migrate"]:
             job = run_migrations
-        case ["run", event_type] if event_type in events.TASKS:
-            job = partial(run_task, event_type=event_type)
+        case ["run", event_type] if event_type in TASKS:
+            job = partial(run_task, event_type=event_type, task=TASKS[event_type])
         case _:
             print(USAGE, file=sys.stderr)
             return os.EX_USAGE
     settings = load_settings()
-    writer = configure(settings)
-    for warning in settings.warnings:
+    writer = configure_logs(settings)
+    for warning in (*settings.warnings, *fast.warnings()):
         log.warning(warning)
     try:
         # Never closed: closing waits for every task, also for one that a lock on SQLite holds up.
@@ -239,7 +147,7 @@ def __getattr__(name: str) -> Any:
     if name != "app":
         raise AttributeError(name)
     settings = load_settings()
-    configure(settings)
+    configure_logs(settings)
     globals()["app"] = create_app(settings)
     return globals()["app"]
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from infra.fast.lean_imports import late_patterns
 
@@ -20,11 +20,18 @@ with late_patterns("marshmallow.validate"):  # one for email addresses takes 20 
     from dotenv.parser import parse_stream
     from environs import Env, EnvError, EnvValidationError
 
+NAME = "berth"  # a DNS label: of logs, keys, metrics, the token issuer, the database
+VERSION = "0.1.0"
+DESCRIPTION = "Accounts and sessions. Register, log in, and send the access_token as a bearer token."
+EVENTS = f"dev.{NAME}"  # how the types of events begin
+
 NOT_SET, MADE_AT_START = "not set", "made at start in DATA_DIR"
-NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,253}"
+HOST_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,253}"
 IPV6 = r"[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*"
-ORIGIN = rf"\*|https?://({NAME.replace('A-Z', '')}|\[{IPV6}\])(:[0-9]{{1,5}})?"  # as browsers send it: in lower case
-URL = rf"https?://({NAME}|\[{IPV6}\])(:[0-9]{{1,5}})?(/[!\"$-~]*)?"
+ORIGIN = (
+    rf"\*|https?://({HOST_NAME.replace('A-Z', '')}|\[{IPV6}\])(:[0-9]{{1,5}})?"  # as browsers send it: in lower case
+)
+URL = rf"https?://({HOST_NAME}|\[{IPV6}\])(:[0-9]{{1,5}})?(/[!\"$-~]*)?"
 UTF8 = r"[^\0\ud800-\udfff]*"  # bytes that aren't UTF-8 reach os.environ as lone surrogates, which nothing can encode
 
 
@@ -132,9 +139,9 @@ TEXT = Kind("str", "text without control characters", r"[^\0-\x1f\x7f-\x9f\ud800
 BOOL = Kind("bool", "true or false (yes, no, on, off, 1, 0)", "")  # environs' own words
 PATH = Kind("path", "a path", TEXT.pattern, Path)
 FILE = Kind("path", "a readable file", TEXT.pattern, readable)
-HOST = Kind("str", "a host name or an IP address", f"{NAME}|{IPV6}")
+HOST = Kind("str", "a host name or an IP address", f"{HOST_NAME}|{IPV6}")
 ORIGINS = several(ORIGIN, "origins like https://app.example.com, or *")
-HOSTS = several(rf"\*|(\*\.)?{NAME}|\[{IPV6}\]", "host names, *.example.com, or *")
+HOSTS = several(rf"\*|(\*\.)?{HOST_NAME}|\[{IPV6}\]", "host names, *.example.com, or *")
 PROXIES = Kind("str", "IP addresses or networks, comma-separated, or *", r"\*|[0-9A-Fa-f:./, ]+", proxies)
 SINK = Kind("str", "an http:// or https:// URL without a user and password", URL)
 OVERRIDES = Kind("json", 'JSON like {"extensions": {"name": "value"}}', UTF8, extensions)
@@ -226,6 +233,8 @@ class Settings:
     env_file: Path | None = variable(None, PATH, "file of variables for local use; real ones win; ignored in prod")
 
     warnings: tuple[str, ...] = ()
+    name: ClassVar[str] = NAME
+    version: ClassVar[str] = VERSION
 
     @property
     def mysql_enabled(self) -> bool:

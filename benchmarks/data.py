@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from benchmarks.subjects import ROOT
-from infra.base.ids import new_id
 from handlers.accounts.passwords import scrypt_hash
 from handlers.accounts.tokens import TokenKeys, new_refresh_token, refresh_token_hash
+from infra.base.ids import new_id
 from tests.support.servers import MariaDB, Redis
 
 SECRET_KEY = "benchmarks " * 4

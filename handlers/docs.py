@@ -7,7 +7,8 @@ from starlette.responses import Response
 
 from infra.http.openapi import openapi_document
 from infra.http.problems import Problem
-from infra.state import Request
+from infra.http.state import Request
+from settings import DESCRIPTION
 
 SWAGGER_UI = Path(__file__).parent.parent / "infra" / "http" / "swagger_ui"
 FILES = {
@@ -24,7 +25,11 @@ PAGE_HEADERS = {
 
 
 async def openapi(request: Request) -> Response:
-    return cacheable(request, openapi_document(request.app), {"Content-Type": "application/json"})
+    return cacheable(
+        request,
+        openapi_document(request.app, request.state.settings, DESCRIPTION),
+        {"Content-Type": "application/json"},
+    )
 
 
 async def page(request: Request) -> Response:

@@ -8,11 +8,11 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 from starlette.responses import Response
 
+from infra.base.errors import Unavailable, describe
 from infra.http.bodies import json_response
-from infra.logs import get_logger
 from infra.http.operations import operation
-from infra.http.problems import Unavailable, describe
-from infra.state import Request
+from infra.http.state import Request
+from infra.logs import get_logger
 
 PING_TIMEOUT = 0.75  # seconds; a kubelet gives a probe 1 s
 

@@ -3,7 +3,7 @@
 from starlette.responses import Response
 
 from infra.http.operations import operation
-from infra.state import Request
+from infra.http.state import Request
 
 
 @operation(answers={200: "text/plain"}, bearer="metrics_token", bearer_optional=True)
@@ -11,4 +11,4 @@ async def read_metrics(request: Request) -> Response:
     """Read the metrics, in Prometheus' text format."""
     from infra.metrics.scrape import CONTENT_TYPE, scrape  # noqa: PLC0415 - the first scrape pays for it, not the start
 
-    return Response(scrape(request.state), media_type=CONTENT_TYPE)
+    return Response(scrape(request.state.registry), media_type=CONTENT_TYPE)

@@ -5,13 +5,14 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from handlers.accounts.principal import Account, Principal, account_of, name_account
+from handlers.accounts.principal import Account, AccountRow, Principal, account_of, name_account
+from handlers.accounts.state import Request
 from infra.base.ids import new_id
-from infra.logs import get_logger
-from infra.http.operations import operation
-from infra.http.problems import Problem, invalid, unauthorized
-from infra.state import Request
 from infra.base.times import now_ms, utc
+from infra.http.operations import operation
+from infra.http.problems import Problem, Unauthorized, invalid
+from infra.logs import get_logger
+from settings import EVENTS
 
 Username = Annotated[
     str,
@@ -91,7 +92,7 @@ async def register(request: Request, body: Registration) -> Account:
             " VALUES (:id, :username, :username_key, :email, :email_key, :password_hash, :now, :now)",
             values,
         )
-        await outbox.add(transaction, "dev.berth.account.registered", account.id, account.id, account)
+        await outbox.add(transaction, f"{EVENTS}.account.registered", account.id, account.id, account)
     outbox.filled.set()
     name_account(account.id)
     audit.info("account registered", extra={"event": "account.registered"})
@@ -126,11 +127,11 @@ async def update_me(request: Request, principal: Principal, body: AccountChanges
             "SELECT id, username, email, created_at, updated_at FROM accounts WHERE id = :id",
             {"id": principal.account.id},
         )
-    await request.state.redis.forget_account(principal.account.id)
+    await request.state.sessions.forget_account(principal.account.id)
     if not row:
-        raise unauthorized("the account has been deleted", "invalid_token")
+        raise Unauthorized("the account has been deleted", "invalid_token")
     audit.info("account updated", extra={"event": "account.updated"})
-    return account_of(row)
+    return account_of(AccountRow(*row))
 
 
 @operation(problems=WRONG_PASSWORD)
@@ -145,9 +146,9 @@ async def delete_me(request: Request, principal: Principal, body: Confirmation) 
         await transaction.execute("DELETE FROM refresh_tokens WHERE account_id = :account_id", values)
         if deleted:
             event_id = new_id(after=account_id)  # the id of the event that told of its registration
-            await outbox.add(transaction, "dev.berth.account.deleted", account_id, event_id, Deleted(account_id))
+            await outbox.add(transaction, f"{EVENTS}.account.deleted", account_id, event_id, Deleted(account_id))
     outbox.filled.set()
-    await request.state.redis.forget_account(account_id)
+    await request.state.sessions.forget_account(account_id)
     audit.info("account deleted", extra={"event": "account.deleted"})
 
 
@@ -170,7 +171,7 @@ async def change_password(request: Request, principal: Principal, body: Password
             await transaction.execute(
                 "DELETE FROM refresh_tokens WHERE account_id = :account_id AND session_id <> :session_id", values
             )
-    await request.state.redis.forget_account(principal.account.id)
+    await request.state.sessions.forget_account(principal.account.id)
     if not changed:
         raise Problem(409, "the password was changed by another request")
     audit.info("password changed", extra={"event": "password.changed"})
@@ -183,12 +184,13 @@ async def confirm_password(request: Request, principal: Principal, password: str
         "SELECT password_hash FROM accounts WHERE id = :id", {"id": principal.account.id}
     )
     if not row:
-        raise unauthorized("the account has been deleted", "invalid_token")
+        raise Unauthorized("the account has been deleted", "invalid_token")
+    [password_hash] = row
     async with state.limits.attempt(principal.account.id, client_address(request)):
-        if not await state.passwords.verify(password, row[0]):
+        if not await state.passwords.verify(password, password_hash):
             audit.warning("wrong password", extra={"event": "password.refused"})
             raise Problem(403, "the password is wrong")
-    return str(row[0])
+    return str(password_hash)
 
 
 def unique_key(name: str) -> str:

@@ -5,11 +5,11 @@ from typing import Annotated, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from handlers.accounts.principal import live_account
-from infra.base.ids import Id
-from infra.http.operations import operation
-from infra.state import Request, State
-from infra.base.times import now_ms
+from handlers.accounts.state import AccountsState, Request
 from handlers.accounts.tokens import refresh_token_hash
+from infra.base.ids import Id
+from infra.base.times import now_ms
+from infra.http.operations import operation
 
 
 class TokenForm(Struct):
@@ -48,7 +48,7 @@ async def introspect(request: Request, form: TokenForm) -> Introspection:
     )
 
 
-async def introspect_refresh_token(state: State, token: str) -> Introspection:
+async def introspect_refresh_token(state: AccountsState, token: str) -> Introspection:
     row = await state.database.fetch_one(
         "SELECT a.id, a.username, s.id, t.expires_at FROM refresh_tokens t"
         " JOIN sessions s ON s.account_id = t.account_id AND s.id = t.session_id"
@@ -58,4 +58,5 @@ async def introspect_refresh_token(state: State, token: str) -> Introspection:
     )
     if not row:
         return Introspection(active=False)
-    return Introspection(active=True, sub=row[0], username=row[1], sid=row[2], exp=row[3] // 1000)
+    account_id, username, session_id, expires_at = row
+    return Introspection(active=True, sub=account_id, username=username, sid=session_id, exp=expires_at // 1000)

@@ -8,16 +8,15 @@ import math
 import os
 import time
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import NamedTuple, ParamSpec, TypeVar
 
-from infra.http.problems import Unavailable
+from infra.base.errors import Unavailable
+from infra.metrics.counters import Family
 
-# OWASP Password Storage Cheat Sheet: N=2^15, r=8, p=3 is as strong as N=2^17, r=8, p=1 in a quarter of the memory.
-N, R, P = 2**15, 8, 3
 SALT_BYTES = 16
 MAX_MEMORY = 64 * 2**20  # bytes; 128 * N * r is OpenSSL's own limit, and p needs a little more
 QUEUE_PER_CORE = 32
@@ -29,10 +28,27 @@ Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
 
+class Cost(NamedTuple):
+    """scrypt's parameters (RFC 7914, section 2): N, a power of two, r and p."""
+
+    n: int
+    r: int
+    p: int
+
+    def __str__(self) -> str:
+        return f"ln={self.n.bit_length() - 1},r={self.r},p={self.p}"
+
+
+# OWASP Password Storage Cheat Sheet: N=2^15, r=8, p=3 is as strong as N=2^17, r=8, p=1 in a quarter of the memory.
+OWASP = Cost(2**15, 8, 3)
+
+
 class Passwords:
     """Hashes and verifies in threads of its own; `close()` when done."""
 
-    def __init__(self) -> None:
+    def __init__(self, cost: Cost = OWASP) -> None:
+        self.cost = cost
+        self.unknown = phc_string(cost, bytes(SALT_BYTES), bytes(32))
         self.cores = available_cores()
         self.executor = ThreadPoolExecutor(self.cores, thread_name_prefix="scrypt")
         self.pending = 0
@@ -43,11 +59,24 @@ class Passwords:
 
         Raises Unavailable when too many are waiting already.
         """
-        return await self._run(scrypt_hash, password)
+        return await self._run(scrypt_hash, password, self.cost)
 
     async def verify(self, password: str, password_hash: str | None) -> bool:
         """Whether the password matches; with no hash (an unknown account) it takes as long and is False."""
-        return await self._run(scrypt_verify, password, password_hash or UNKNOWN) and password_hash is not None
+        return await self._run(scrypt_verify, password, password_hash or self.unknown) and password_hash is not None
+
+    def needs_rehash(self, password_hash: str) -> bool:
+        """Whether the hash was made at another cost than today's."""
+        return password_hash.split("$")[2] != str(self.cost)
+
+    def collect(self) -> Iterator[Family]:
+        running = min(self.pending, self.cores)
+        yield Family(
+            "gauge",
+            "{service}_password_hashes",
+            "Password hashes at work, and waiting for a core",
+            [({"state": "running"}, running), ({"state": "queued"}, self.pending - running)],
+        )
 
     async def _run(
         self, function: Callable[Parameters, Result], *args: Parameters.args, **kwargs: Parameters.kwargs
@@ -78,31 +107,25 @@ class Passwords:
         self.executor.shutdown(wait=False, cancel_futures=True)
 
 
-def scrypt_hash(password: str) -> str:
+def scrypt_hash(password: str, cost: Cost) -> str:
     salt = os.urandom(SALT_BYTES)
-    key = _scrypt(password, salt, N, R, P)
-    return f"$scrypt${_parameters(N, R, P)}${_encode(salt)}${_encode(key)}"
+    return phc_string(cost, salt, _scrypt(password, salt, cost))
 
 
 def scrypt_verify(password: str, password_hash: str) -> bool:
     _, _, parameters, salt, key = password_hash.split("$")
     ln, r, p = (int(part.partition("=")[2]) for part in parameters.split(","))
-    return hmac.compare_digest(_scrypt(password, _decode(salt), 2**ln, r, p), _decode(key))
+    return hmac.compare_digest(_scrypt(password, _decode(salt), Cost(2**ln, r, p)), _decode(key))
 
 
-def needs_rehash(password_hash: str) -> bool:
-    """Whether the hash was made with other parameters than today's."""
-    return password_hash.split("$")[2] != _parameters(N, R, P)
+def phc_string(cost: Cost, salt: bytes, key: bytes) -> str:
+    return f"$scrypt${cost}${_encode(salt)}${_encode(key)}"
 
 
-def _scrypt(password: str, salt: bytes, n: int, r: int, p: int) -> bytes:
+def _scrypt(password: str, salt: bytes, cost: Cost) -> bytes:
     # NFKC: the same password typed on another keyboard may arrive in other code points (NIST SP 800-63B 3.1.1.2)
     secret = unicodedata.normalize("NFKC", password).encode()
-    return hashlib.scrypt(secret, salt=salt, n=n, r=r, p=p, maxmem=MAX_MEMORY, dklen=32)
-
-
-def _parameters(n: int, r: int, p: int) -> str:
-    return f"ln={n.bit_length() - 1},r={r},p={p}"
+    return hashlib.scrypt(secret, salt=salt, n=cost.n, r=cost.r, p=cost.p, maxmem=MAX_MEMORY, dklen=32)
 
 
 def _encode(data: bytes) -> str:
@@ -111,9 +134,6 @@ def _encode(data: bytes) -> str:
 
 def _decode(text: str) -> bytes:
     return base64.b64decode(text + "=" * (-len(text) % 4))
-
-
-UNKNOWN = f"$scrypt${_parameters(N, R, P)}${_encode(bytes(SALT_BYTES))}${_encode(bytes(32))}"
 
 
 def available_cores() -> int:

@@ -1,20 +1,18 @@
-"""Who asks: the bearer token (RFC 6750) of a live session and the account behind it, or that of another service."""
+"""Who asks: the account and session behind a bearer token (RFC 6750). A handler asks with `principal: Principal`."""
 
-import base64
-import hmac
-from contextlib import suppress
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from msgspec import Meta
 
-from infra.sql.database import Row
-from infra.base.ids import Id
-from infra.logs import request_context
-from infra.http.problems import Problem, unauthorized
-from infra.state import Request, State
-from infra.base.times import Time, now_ms, utc
+from handlers.accounts.state import AccountsState, Request
 from handlers.accounts.tokens import AccessToken
+from infra.base.ids import Id
+from infra.base.times import Time, now_ms, utc
+from infra.http.parts import Reader
+from infra.http.problems import Unauthorized
+from infra.http.service_tokens import authorization
+from infra.logs import name_user
 
 
 class Account(msgspec.Struct):
@@ -30,28 +28,52 @@ class Principal(NamedTuple):
     session_id: str
 
 
-async def authenticate(request: Request) -> Principal:
+class AccountRow(NamedTuple):
+    """The columns that an Account is made of; times in Unix milliseconds."""
+
+    id: str
+    username: str
+    email: str
+    created_at: int
+    updated_at: int
+
+
+async def authenticate(request: Request, _: Any = None) -> Principal:
     """The account and session of the request's access token; a 401 Problem when there is none that lives."""
     state = request.state
     scheme, credentials = authorization(request)
     if scheme != "bearer":
-        raise unauthorized("a bearer token is needed")
+        raise Unauthorized("a bearer token is needed")
     token = state.token_keys.verify(credentials)
     if not token:
-        raise unauthorized("the access token is invalid or has expired", "invalid_token")
+        raise Unauthorized("the access token is invalid or has expired", "invalid_token")
     name_account(token.account_id)
     account = await live_account(state, token)
     if not account:
-        raise unauthorized("the session has ended", "invalid_token")
+        raise Unauthorized("the session has ended", "invalid_token")
     return Principal(account, token.session_id)
 
 
-async def live_account(state: State, token: AccessToken) -> Account | None:
+PRINCIPAL = Reader(
+    authenticate,
+    problems={401: "no access token of a live session"},
+    security={
+        "access_token": {
+            "type": "http",
+            "scheme": "bearer",
+            "bearerFormat": "JWT",
+            "description": "the access_token of a login",
+        }
+    },
+)
+
+
+async def live_account(state: AccountsState, token: AccessToken) -> Account | None:
     """The account of the token's session, or None when the session has ended.
 
     One that has ended elsewhere may be taken for alive as long as Redis keeps it, a minute at most.
     """
-    cached = await state.redis.get_session(token.account_id, token.session_id)
+    cached = await state.sessions.get(token.account_id, token.session_id)
     if cached:
         return msgspec.json.decode(cached, type=Account)
     row = await state.database.fetch_one(
@@ -62,45 +84,17 @@ async def live_account(state: State, token: AccessToken) -> Account | None:
     )
     if not row:
         return None
-    account = account_of(row)
+    *columns, expires_at = row
+    account = account_of(AccountRow(*columns))
     if state.redis.enabled:
-        await state.redis.put_session(account.id, token.session_id, msgspec.json.encode(account), expires_at=row[5])
+        await state.sessions.put(account.id, token.session_id, msgspec.json.encode(account), expires_at=expires_at)
     return account
 
 
-def authenticate_service(request: Request, token: str | None) -> None:
-    """For what other services ask with a `token` from the settings; a 401 Problem, or a 404 when none is set.
-
-    As the password of Basic (RFC 7617) it will do, too: from a URL's userinfo that is all that Knative's sources make.
-    """
-    if token is None:
-        raise Problem(404, "no such resource")
-    scheme, credentials = authorization(request)
-    given = credentials.encode("latin-1")
-    if scheme == "basic":
-        with suppress(ValueError):
-            given = base64.b64decode(given).partition(b":")[2]
-    if scheme not in ("bearer", "basic"):
-        raise unauthorized("a bearer token is needed")
-    if not hmac.compare_digest(given, token.encode()):
-        raise unauthorized("the bearer token is wrong", "invalid_token")
-
-
-def authorization(request: Request) -> tuple[str, str]:
-    """The scheme, in lower case, and the credentials that the request was sent with (RFC 9110, section 11.6.2)."""
-    for name, value in request.scope["headers"]:  # Headers, which asks each for its name in text, takes 1 us more
-        if name == b"authorization":
-            scheme, _, credentials = value.decode("latin-1").partition(" ")
-            return scheme.lower(), credentials.strip(" ")
-    return "", ""
-
-
-def account_of(row: Row) -> Account:
-    """From the columns id, username, email, created_at, updated_at, in this order."""
-    return Account(row[0], row[1], row[2], utc(row[3]), utc(row[4]))
+def account_of(row: AccountRow) -> Account:
+    return Account(row.id, row.username, row.email, utc(row.created_at), utc(row.updated_at))
 
 
 def name_account(account_id: str) -> None:
     """Puts the account's id on the request's log lines."""
-    if context := request_context.get():
-        context.account_id = account_id
+    name_user("account_id", account_id)

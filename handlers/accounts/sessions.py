@@ -4,21 +4,20 @@ Whoever changes several rows locks them in the order account, session, refresh t
 """
 
 import hashlib
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from handlers.accounts.accounts import Password, client_address, unique_key
-from handlers.accounts.principal import Account, Principal, account_of, name_account
-from infra.sql.database import Connection
-from infra.base.ids import ID_PATTERN, Id, is_id, new_id
-from infra.logs import get_logger
-from infra.http.operations import operation
-from handlers.accounts.passwords import needs_rehash
-from infra.http.problems import Problem, unauthorized
-from infra.state import Request, State
-from infra.base.times import Time, now_ms, utc
+from handlers.accounts.principal import Account, AccountRow, Principal, account_of, name_account
+from handlers.accounts.state import AccountsState, Request
 from handlers.accounts.tokens import new_refresh_token, refresh_token_hash
+from infra.base.ids import ID_PATTERN, Id, is_id, new_id
+from infra.base.times import Time, now_ms, utc
+from infra.http.operations import operation
+from infra.http.problems import Problem, Unauthorized
+from infra.logs import get_logger
+from infra.sql.database import Connection
 
 USER_AGENT_MAX = 512  # characters, as the column is wide
 
@@ -54,6 +53,11 @@ class Tokens(Struct):
     account: Account
 
 
+class Credentials(NamedTuple):
+    account: AccountRow
+    password_hash: str
+
+
 class Session(Struct):
     id: Id
     created_at: Time
@@ -84,18 +88,18 @@ async def log_in(request: Request, body: Login) -> Tokens:
         f"SELECT id, username, email, created_at, updated_at, password_hash FROM accounts WHERE {column} = :key",  # noqa: S608
         {"key": key},
     )
-    if row:
-        name_account(row[0])
-    async with state.limits.attempt(
-        row[0] if row else hashlib.sha256(key.encode()).hexdigest(), client_address(request)
-    ):
-        right = await state.passwords.verify(body.password, row[5] if row else None)
-        if not row or not right:
+    found = Credentials(AccountRow(*row[:-1]), row[-1]) if row else None
+    if found:
+        name_account(found.account.id)
+    counted = found.account.id if found else hashlib.sha256(key.encode()).hexdigest()
+    async with state.limits.attempt(counted, client_address(request)):
+        right = await state.passwords.verify(body.password, found.password_hash if found else None)
+        if not found or not right:
             audit.warning("login failed", extra={"event": "login.failed", "client": client_address(request)})
-            raise unauthorized("wrong login or password")
-    new_hash = await state.passwords.hash(body.password) if needs_rehash(row[5]) else row[5]
-    account = account_of(row)
-    session_id, refresh_token = await start_session(request, account.id, password_hash=row[5], new_hash=new_hash)
+            raise Unauthorized("wrong login or password")
+    account, old_hash = account_of(found.account), found.password_hash
+    new_hash = await state.passwords.hash(body.password) if state.passwords.needs_rehash(old_hash) else old_hash
+    session_id, refresh_token = await start_session(request, account.id, password_hash=old_hash, new_hash=new_hash)
     audit.info("logged in", extra={"event": "login.succeeded", "session_id": session_id})
     return tokens(state, account, session_id, refresh_token)
 
@@ -126,7 +130,7 @@ async def start_session(request: Request, account_id: str, *, password_hash: str
             )
             refresh_token = await add_refresh_token(transaction, account_id, session_id, expires_at)
     if not unchanged:
-        raise unauthorized("wrong login or password")
+        raise Unauthorized("wrong login or password")
     return session_id, refresh_token
 
 
@@ -145,7 +149,7 @@ async def add_refresh_token(transaction: Connection, account_id: str, session_id
     return token
 
 
-def tokens(state: State, account: Account, session_id: str, refresh_token: str) -> Tokens:
+def tokens(state: AccountsState, account: Account, session_id: str, refresh_token: str) -> Tokens:
     access_token = state.token_keys.issue(account.id, session_id)
     return Tokens(access_token, refresh_token, "Bearer", state.token_keys.ttl, account)
 
@@ -165,19 +169,20 @@ async def refresh(request: Request, body: Refresh) -> Tokens:
     )
     if not row:
         audit.warning("refresh failed", extra={"event": "refresh.failed", "client": client_address(request)})
-        raise unauthorized("the refresh token is invalid or has expired")
-    account, session_id = account_of(row), row[5]
+        raise Unauthorized("the refresh token is invalid or has expired")
+    *columns, session_id = row
+    account = account_of(AccountRow(*columns))
     name_account(account.id)
     refresh_token = await rotate(state, account.id, session_id, token_hash)
     if not refresh_token:
-        await state.redis.forget_session(account.id, session_id)
+        await state.sessions.forget_session(account.id, session_id)
         audit.warning("refresh token used twice", extra={"event": "refresh.reused", "session_id": session_id})
-        raise unauthorized("the refresh token was used before: its session has ended")
+        raise Unauthorized("the refresh token was used before: its session has ended")
     audit.info("session refreshed", extra={"event": "session.refreshed", "session_id": session_id})
     return tokens(state, account, session_id, refresh_token)
 
 
-async def rotate(state: State, account_id: str, session_id: str, token_hash: str) -> str | None:
+async def rotate(state: AccountsState, account_id: str, session_id: str, token_hash: str) -> str | None:
     """The refresh token that replaces a spent one; None, and the session has ended, when it was spent before."""
     now = now_ms()
     expires_at = now + state.settings.refresh_token_ttl * 1000
@@ -217,7 +222,7 @@ async def log_out(request: Request, principal: Principal) -> None:
     """End this session."""
     async with request.state.database.transaction() as transaction:
         await end_session(transaction, principal.account.id, principal.session_id)
-    await request.state.redis.forget_session(principal.account.id, principal.session_id)
+    await request.state.sessions.forget_session(principal.account.id, principal.session_id)
     audit.info("logged out", extra={"event": "logout", "session_id": principal.session_id})
 
 
@@ -245,7 +250,7 @@ async def revoke_session(request: Request, principal: Principal) -> None:
     if is_id(session_id):
         async with request.state.database.transaction() as transaction:
             ended = await end_session(transaction, principal.account.id, session_id)
-        await request.state.redis.forget_session(principal.account.id, session_id)
+        await request.state.sessions.forget_session(principal.account.id, session_id)
     if not ended:
         raise Problem(404, "no such session")
     audit.info("session revoked", extra={"event": "session.revoked", "session_id": session_id})

@@ -5,9 +5,9 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from infra.redis.cache import Cache
-from infra.logs import get_logger
 from infra.http.problems import Problem
+from infra.logs import get_logger
+from infra.redis.store import Store
 from settings import RateLimit
 
 LOCAL_COUNTERS = 10_000  # at most so many without Redis; the one that ends first gives way
@@ -30,8 +30,8 @@ audit = get_logger("audit")
 class SignInLimits:
     """Counts an attempt before its password is looked at, so that many at once can't slip through together."""
 
-    def __init__(self, cache: Cache, limit: RateLimit) -> None:
-        self.cache = cache
+    def __init__(self, redis: Store, limit: RateLimit) -> None:
+        self.redis = redis
         self.limit = limit
         self.local: dict[str, tuple[int, float]] = {}  # key: count, end of the window (monotonic seconds)
 
@@ -42,7 +42,7 @@ class SignInLimits:
         The attempt stays counted when the block raises a 401 or 403. Success starts the account's count afresh, but not
         the address's: one good account must not buy guesses at others. Raises a 429 Problem with Retry-After.
         """
-        keys = {"account": f"berth:attempts:{{{account}}}", "client": f"berth:attempts:{{{network(client)}}}"}
+        keys = {"account": self.redis.key(account, "attempts"), "client": self.redis.key(network(client), "attempts")}
         for name, key in keys.items():
             seconds = await self._count(key)
             if seconds:
@@ -63,7 +63,7 @@ class SignInLimits:
     async def _count(self, key: str) -> int:
         """Counts one more attempt: 0, or the seconds until the window ends when there were too many already."""
         attempts, window = self.limit
-        shared = await self.cache.run(lambda client: client.eval(COUNT, keys=[key], args=[attempts, window]))
+        shared = await self.redis.run(lambda client: client.eval(COUNT, keys=[key], args=[attempts, window]))
         if shared is not None:
             return int(shared)
         now = time.monotonic()
@@ -79,13 +79,13 @@ class SignInLimits:
         return 0
 
     async def _uncount(self, key: str) -> None:
-        await self.cache.run(lambda client: client.eval(UNCOUNT, keys=[key]))
+        await self.redis.run(lambda client: client.eval(UNCOUNT, keys=[key]))
         if key in self.local:
             count, end = self.local[key]
             self.local[key] = (max(0, count - 1), end)
 
     async def _reset(self, key: str) -> None:
-        await self.cache.run(lambda client: client.delete([key]))
+        await self.redis.run(lambda client: client.delete([key]))
         self.local.pop(key, None)
 
 

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import jwt
 
-ISSUER = AUDIENCE = "berth"
 REFRESH_TOKEN_PREFIX = "brt_"  # noqa: S105 - lets secret scanners and the log's redaction find one
 CACHED_TOKENS = 4096  # some 3 MB: a client sends the same one again and again, and a forged one never turns genuine
 LONGEST_TOKEN = 1024  # characters, ours have some 300: a header could fill the cache with 64 KiB each, a form with more
@@ -24,7 +23,8 @@ class AccessToken(NamedTuple):
 class TokenKeys:
     """Signs with the first key and verifies with any, so that keys can be replaced without ending a session."""
 
-    def __init__(self, secret_key: str, previous: tuple[str, ...], ttl: int) -> None:
+    def __init__(self, issuer: str, secret_key: str, previous: tuple[str, ...], ttl: int) -> None:
+        self.issuer = issuer  # and audience
         self.keys = {key_id(key): key for key in (*reversed(previous), secret_key)}
         self.kid = key_id(secret_key)
         self.ttl = ttl
@@ -37,8 +37,8 @@ class TokenKeys:
             "sid": session_id,
             "iat": now,
             "exp": now + self.ttl,
-            "iss": ISSUER,
-            "aud": AUDIENCE,
+            "iss": self.issuer,
+            "aud": self.issuer,
         }
         return jwt.encode(claims, self.keys[self.kid], algorithm="HS256", headers={"kid": self.kid})
 
@@ -56,8 +56,8 @@ class TokenKeys:
                 token,
                 key,
                 algorithms=["HS256"],
-                audience=AUDIENCE,
-                issuer=ISSUER,
+                audience=self.issuer,
+                issuer=self.issuer,
                 # iat isn't compared: another instance's clock may be a moment ahead
                 options={"require": CLAIMS, "verify_iat": False},
             )

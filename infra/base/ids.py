@@ -35,7 +35,7 @@ def new_id(after: str | None = None) -> str:
 
 
 def is_id(text: str) -> bool:
-    """Whether `text` is a UUID as Berth writes it: lower case with hyphens."""
+    """Whether `text` is a UUID as `new_id` writes it: lower case with hyphens."""
     try:
         return str(uuid.UUID(text)) == text
     except ValueError:

@@ -1,25 +1,26 @@
 """Domain events on their way out: written in the transaction that they tell of, then sent to K_SINK.
 
-Any number of instances may deliver from one outbox. An attempt at an event claims it first, and an account's next event
-waits until the one before has left the table, so that each arrives at least once and an account's in their order.
+Any number of instances may deliver from one outbox. An attempt at an event claims it first, and a subject's next event
+waits until the one before has left the table, so that each arrives at least once and a subject's in their order.
 """
 
 import asyncio
 import random
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 
 import msgspec
 
-from infra.events.cloudevents import STRUCTURED, CloudEvent
-from infra.sql.database import Connection, Database, Row
-from infra.logs import get_logger, request_context
-from infra.http.problems import Unavailable, describe
-from infra.events.sink import TIMEOUT, Sink
+from infra.base.errors import Unavailable, describe
 from infra.base.times import now_ms
+from infra.events.cloudevents import STRUCTURED, CloudEvent
+from infra.events.sink import TIMEOUT, Sink
+from infra.logs import get_logger, request_context
+from infra.metrics.counters import Family
+from infra.sql.database import Connection, Database, Row
 from settings import Settings
 
-SOURCE = "/berth"
 BATCH = 10  # events sent at the same time
 POLL = 2  # seconds between looks for what other instances left behind
 CLAIM = 2 * TIMEOUT  # seconds until an attempt that told nothing more counts as lost
@@ -27,7 +28,7 @@ LONGEST_PAUSE, LONGEST_RETRY = 30, 300  # seconds: of all deliveries while none 
 
 DUE = (
     "SELECT id, event, attempts FROM outbox o WHERE attempt_at <= :now AND NOT EXISTS"
-    " (SELECT 1 FROM outbox earlier WHERE earlier.account_id = o.account_id AND earlier.id < o.id)"
+    " (SELECT 1 FROM outbox earlier WHERE earlier.subject = o.subject AND earlier.id < o.id)"
     " ORDER BY attempt_at LIMIT :count"
 )
 
@@ -40,30 +41,38 @@ class Outbox:
     def __init__(self, database: Database, settings: Settings) -> None:
         self.database = database
         self.extensions = settings.k_ce_overrides
-        self.sink = Sink(settings.k_sink) if settings.k_sink else None
+        self.sink = Sink(settings) if settings.k_sink else None
+        self.source = f"/{settings.name}"
         self.filled = asyncio.Event()  # set after a transaction that has added something
         self.delivered = self.failed = 0
 
-    async def add(self, transaction: Connection, event_type: str, account_id: str, event_id: str, data: object) -> None:
-        """Writes what the transaction has done; `event_id` is above those of the account's earlier events."""
+    async def add(self, transaction: Connection, event_type: str, subject: str, event_id: str, data: object) -> None:
+        """Writes what the transaction has done; `event_id` is above those of the subject's earlier events."""
         if not self.sink:
             return
         context = request_context.get()
         event = CloudEvent(
             specversion="1.0",
             id=event_id,
-            source=SOURCE,
+            source=self.source,
             type=event_type,
-            subject=account_id,
+            subject=subject,
             time=datetime.now(UTC),
             datacontenttype="application/json",
             traceparent=context.traceparent if context else None,
             data=data,
         )
         await transaction.execute(
-            "INSERT INTO outbox (id, account_id, event, attempts, attempt_at)"
-            " VALUES (:id, :account_id, :event, 0, :now)",
-            {"id": event_id, "account_id": account_id, "event": msgspec.json.encode(event).decode(), "now": now_ms()},
+            "INSERT INTO outbox (id, subject, event, attempts, attempt_at) VALUES (:id, :subject, :event, 0, :now)",
+            {"id": event_id, "subject": subject, "event": msgspec.json.encode(event).decode(), "now": now_ms()},
+        )
+
+    def collect(self) -> Iterator[Family]:
+        yield Family(
+            "counter",
+            "{service}_event_deliveries",
+            "Attempts to send domain events to K_SINK",
+            [({"outcome": "delivered"}, self.delivered), ({"outcome": "failed"}, self.failed)],
         )
 
     async def run(self) -> None:
@@ -121,6 +130,12 @@ class Outbox:
         except (OSError, ValueError) as error:
             return describe(error)
         return None if 200 <= status < 300 else f"the sink answered {status}"
+
+
+async def deliver_events(database: Database, settings: Settings) -> None:
+    """Sends what is due in the outbox: where no instance has the CPU to do it in the background."""
+    if not await Outbox(database, settings).deliver_due():
+        raise Unavailable("the sink takes no events")
 
 
 def backoff(failures: int, longest: float) -> float:

@@ -5,7 +5,7 @@ import re
 import ssl
 from urllib.parse import urlsplit
 
-from infra.version import VERSION
+from settings import Settings
 
 TIMEOUT = 10  # seconds for all of one request
 
@@ -13,13 +13,16 @@ STATUS_LINE = rb"HTTP/1\.[01] ([1-5][0-9]{2})[ \r]"
 
 
 class Sink:
-    def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
+    """Where K_SINK leads."""
+
+    def __init__(self, settings: Settings) -> None:
+        parts = urlsplit(settings.k_sink or "")
         self.host, self.tls = parts.hostname, ssl.create_default_context() if parts.scheme == "https" else None
         self.port = parts.port or (443 if self.tls else 80)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         host = parts.netloc.rpartition("@")[2]
-        self.head = f"POST {target} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: berth/{VERSION}\r\nConnection: close\r\n"
+        agent = f"{settings.name}/{settings.version}"
+        self.head = f"POST {target} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {agent}\r\nConnection: close\r\n"
 
     async def post(self, content_type: str, body: bytes) -> int:
         """The status of the answer. Raises OSError (TimeoutError is one) or ValueError when there is none."""

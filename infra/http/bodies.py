@@ -6,11 +6,11 @@ from typing import Any, TypeVar, get_args, get_type_hints
 from urllib.parse import parse_qsl, unquote
 
 import msgspec
+from starlette.requests import Request
 from starlette.responses import Response
 
 from infra.events.cloudevents import STRUCTURED, CloudEvent
 from infra.http.problems import Problem, invalid
-from infra.state import Request
 
 Body = TypeVar("Body", bound=msgspec.Struct)
 Event = TypeVar("Event", bound=CloudEvent)

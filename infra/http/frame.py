@@ -9,15 +9,15 @@ import time
 import traceback
 from collections.abc import Awaitable, Mapping
 
-from msgspec import UNSET
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from infra.base.errors import Unavailable
 from infra.base.ids import new_id
-from infra.logs.formats import AccessLine, AccessRecord, rfc3339
-from infra.logs import RequestContext, get_logger, request_context
-from infra.metrics.counters import RequestMetrics
-from infra.http.problems import Problem, Unavailable, problem_response
 from infra.base.times import now_ms
+from infra.http.problems import Problem, problem_response
+from infra.logs import RequestContext, get_logger, request_context
+from infra.logs.formats import AccessLine, AccessRecord, rfc3339
+from infra.metrics.counters import RequestMetrics
 
 # W3C Trace Context, section 3.2: version ff and all-zero ids are invalid, later versions may append fields.
 TRACEPARENT = r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(-.*)?"
@@ -102,7 +102,7 @@ class Exchange:
             self.response_bytes += len(message.get("body", b""))
         return self._send(message)
 
-    async def answer(self, problem: Problem) -> None:
+    async def answer(self, problem: Problem | Unavailable) -> None:
         """Unless another answer has begun: then the server cuts it off, so that the client sees it is incomplete."""
         if "status" not in self.scope:
             await problem_response(problem, self.scope["path"])(self.scope, self._receive, self.send)
@@ -119,7 +119,7 @@ class Exchange:
         user_agent = self.headers.get(b"user-agent", b"").decode("latin-1")
         line = AccessLine(  # by position: finding the fields by name takes longer than writing the line
             rfc3339(now_ms()), "INFO", f"{method} {path} {status}", access_log.name, "access",
-            context.trace_id, context.span_id, context.request_id, context.account_id or UNSET,
+            context.trace_id, context.span_id, context.request_id,
             method, route, path, status,
             int(seconds * 1_000_000) / 1000, self.request_bytes, self.response_bytes,
             client, user_agent,

@@ -5,8 +5,9 @@ import asyncio
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from infra.http.problems import Problem, Unavailable, problem_response
+from infra.base.errors import Unavailable
 from infra.base.time_limits import TimeLimit
+from infra.http.problems import Problem, problem_response
 from settings import Settings
 
 LINGER = 2  # seconds to read on and discard after an early answer: closing at once would reset it away (RFC 9112, 9.6)
@@ -51,7 +52,7 @@ class RequestLimits:
         if body.ended_early:
             await body.end()
 
-    def refusal(self, scope: Scope, body: "RequestBody") -> Problem | None:
+    def refusal(self, scope: Scope, body: "RequestBody") -> Problem | Unavailable | None:
         if not scope["path"].startswith("/health/"):
             if self.active >= self.settings.max_concurrency:
                 return Unavailable("too many requests at once", retry_after=1)

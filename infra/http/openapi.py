@@ -14,15 +14,13 @@ from starlette.routing import BaseRoute, Route
 from infra.events.cloudevents import STRUCTURED
 from infra.http.operations import Operation
 from infra.http.problems import ProblemDocument
-from infra.version import VERSION
+from settings import Settings
 
 Json = dict[str, Any]
 
-DESCRIPTION = "Accounts and sessions. Register, log in, and send the access_token as a bearer token."
 REF_TEMPLATE = "#/components/schemas/{name}"
 BODY_TYPES = {"body": "application/json", "form": "application/x-www-form-urlencoded", "event": STRUCTURED}
 ANSWER_HEADERS = {401: "WWW-Authenticate", 429: "Retry-After", 503: "Retry-After"}
-ACCESS_TOKEN = {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "the access_token of a login"}
 PROBLEM = {"$ref": REF_TEMPLATE.format(name=ProblemDocument.__name__)}
 OTHER_PROBLEM = {
     "description": "any other problem: 400 not HTTP or for another host, 408 sent too slowly, 413 body too large,"
@@ -34,8 +32,8 @@ TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
 @functools.cache
-def openapi_document(app: Starlette) -> bytes:
-    """The document's JSON; made when it is first asked for."""
+def openapi_document(app: Starlette, settings: Settings, description: str) -> bytes:
+    """The document's JSON; made when it is first asked for. `description`: what the API is for."""
     described = list(operations_of(app.routes))
     types = list(
         dict.fromkeys([ProblemDocument, *(kind for *_, operation in described for kind in types_of(operation))])
@@ -49,16 +47,16 @@ def openapi_document(app: Starlette) -> bytes:
     for route, method, operation in described:
         paths.setdefault(route.path_format, {})[method.lower()] = describe(route, operation, schemas)
     modules = dict.fromkeys(operation.handler.__module__ for *_, operation in described)
-    tokens = dict.fromkeys(operation.bearer for *_, operation in described if operation.bearer)
+    security = {name: scheme for *_, operation in described for name, scheme in operation.security.items()}
     document = {
         "openapi": "3.1.1",
-        "info": {"title": "Berth", "version": VERSION, "description": DESCRIPTION},
+        "info": {"title": settings.name.title(), "version": settings.version, "description": description},
         "tags": [{"name": tag(module), "description": docstring(sys.modules[module])[0]} for module in modules],
         "paths": paths,
         "components": {
             "schemas": components,
             "responses": {"OtherProblem": OTHER_PROBLEM},
-            "securitySchemes": {"access_token": ACCESS_TOKEN} | {token: service_token(token) for token in tokens},
+            "securitySchemes": security,
         },
     }
     return msgspec.json.encode(document)
@@ -79,7 +77,7 @@ def types_of(operation: Operation) -> Iterator[Any]:
 
 def bodies_of(operation: Operation) -> dict[str, Any]:
     """The Struct of each media type."""
-    return {BODY_TYPES[name]: struct for name, struct in operation.parameters.items() if name in BODY_TYPES}
+    return {BODY_TYPES[name]: kind for name, kind, _ in operation.parameters if name in BODY_TYPES}
 
 
 def forbid_nul(schema: Json) -> None:
@@ -94,8 +92,8 @@ def describe(route: Route, operation: Operation, schemas: dict[Any, Json]) -> Js
     """The Operation Object; what doesn't apply is left out."""
     summary, description = docstring(operation.handler)
     content = {media_type: {"schema": schemas[struct]} for media_type, struct in bodies_of(operation).items()}
-    scheme = "access_token" if "principal" in operation.parameters else operation.bearer
     anyone: list[Json] = [{}] if operation.bearer_optional else []
+    needed: list[Json] = [{scheme: []} for scheme in operation.security]
     responses = {str(status): answer(status, kind, schemas) for status, kind in operation.answers.items()}
     for status, when in sorted(operation.problems.items()):
         responses[str(status)] = problem(status, when, route.path)
@@ -106,7 +104,7 @@ def describe(route: Route, operation: Operation, schemas: dict[Any, Json]) -> Js
         "description": description,
         "parameters": [*path_parameters(route), *query_parameters(operation)],
         "requestBody": content and {"required": True, "content": content},
-        "security": scheme and [*anyone, {scheme: []}],
+        "security": needed and [*anyone, *needed],
         "responses": responses | {"default": {"$ref": "#/components/responses/OtherProblem"}},
     }
     return {name: value for name, value in described.items() if value}
@@ -119,9 +117,10 @@ def path_parameters(route: Route) -> list[Json]:
 
 
 def query_parameters(operation: Operation) -> list[Json]:
-    if "query" not in operation.parameters:
+    queries = [kind for name, kind, _ in operation.parameters if name == "query"]
+    if not queries:
         return []
-    _, components = msgspec.json.schema_components([operation.parameters["query"]], ref_template=REF_TEMPLATE)
+    _, components = msgspec.json.schema_components(queries, ref_template=REF_TEMPLATE)
     [query] = components.values()
     return [
         {"name": name, "in": "query", "required": name in query["required"], "schema": schema}
@@ -146,10 +145,6 @@ def problem(status: int, when: str, path: str) -> Json:
     if status in ANSWER_HEADERS:
         described["headers"] = {ANSWER_HEADERS[status]: {"required": True, "schema": {"type": "string"}}}
     return described
-
-
-def service_token(setting: str) -> Json:
-    return {"type": "http", "scheme": "bearer", "description": f"{setting.upper()}, for other services"}
 
 
 def tag(module: str) -> str:

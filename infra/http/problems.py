@@ -11,10 +11,8 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Scope
 
+from infra.base.errors import Duplicate, Unavailable
 from infra.logs import get_logger, request_context
-
-NO_ANSWER = "no answer in time"
-RETRY_AFTER = 2  # seconds: the lost server's clients reconnect within that once it is back
 
 log = get_logger("system")
 
@@ -59,36 +57,12 @@ def invalid(field: str, message: str) -> Problem:
     return Problem(422, f"{field}: {message}" if field else message, errors=[FieldError(field, message)])
 
 
-def unauthorized(detail: str, error: str = "") -> Problem:
+class Unauthorized(Problem):
     """A 401 with the challenge of RFC 6750, section 3; `error` only when credentials were sent (section 3.1)."""
-    challenge = 'Bearer realm="berth"' + (f', error="{error}"' if error else "")
-    return Problem(401, detail, headers={"WWW-Authenticate": challenge})
 
-
-class Unavailable(Problem):
-    """A 503 with Retry-After: what is needed is lost or too slow. `cause` is for the log, not for the client."""
-
-    def __init__(self, detail: str, cause: BaseException | str = "", retry_after: int = RETRY_AFTER) -> None:
-        super().__init__(503, detail, headers={"Retry-After": str(retry_after)})
-        self.cause = describe(cause) if isinstance(cause, BaseException) else cause
-
-
-class Duplicate(Problem):
-    """A unique key is taken."""
-
-    def __init__(self, field: str) -> None:
-        super().__init__(409, f"{field} is taken", errors=[FieldError(field, "is taken")])
-
-
-def describe(error: BaseException) -> str:
-    """The innermost causes of an error in one line, without the groups and wrappers that libraries put around them."""
-    if isinstance(error, BaseExceptionGroup):
-        return "; ".join(describe(inner) for inner in error.exceptions)
-    if isinstance(error, TimeoutError) and not str(error):  # of asyncio.timeout(), which gives no reason
-        return NO_ANSWER
-    inner = error.__cause__ or (error.__context__ if not error.__suppress_context__ else None)
-    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return f"{text} ({describe(inner)})" if inner is not None else text
+    def __init__(self, detail: str, error: str = "") -> None:
+        super().__init__(401, detail)
+        self.error = error
 
 
 def problem_document(status: int, detail: str, instance: str, errors: list[FieldError] | None = None) -> bytes:
@@ -107,12 +81,23 @@ def problem_document(status: int, detail: str, instance: str, errors: list[Field
     )
 
 
-def problem_response(problem: Problem, instance: str) -> Response:
+def problem_response(error: Problem | Unavailable | Duplicate, instance: str) -> Response:
+    problem = problem_of(error)
     body = problem_document(problem.status, problem.detail, instance, problem.errors)
     return Response(body, problem.status, problem.headers, media_type="application/problem+json")
 
 
-def error_response(error: Problem | HTTPException | ClientDisconnect, scope: Scope) -> Response:
+def problem_of(error: Problem | Unavailable | Duplicate) -> Problem:
+    if isinstance(error, Unavailable):
+        return Problem(503, error.detail, headers={"Retry-After": str(error.retry_after)})
+    if isinstance(error, Duplicate):
+        return Problem(409, str(error), errors=[FieldError(error.field, "is taken")])
+    return error
+
+
+def error_response(
+    error: Problem | Unavailable | Duplicate | HTTPException | ClientDisconnect, scope: Scope
+) -> Response:
     """The answer to what a handler or the router raised."""
     if isinstance(error, ClientDisconnect):
         return Response(status_code=499)  # nobody reads it; nginx's word for it in the access line
@@ -120,6 +105,9 @@ def error_response(error: Problem | HTTPException | ClientDisconnect, scope: Sco
         error = routing_problem(error, scope)
     if isinstance(error, Unavailable) and error.cause:
         log.warning("%s: %s", error.detail, error.cause)
+    if isinstance(error, Unauthorized):
+        reason = f', error="{error.error}"' if error.error else ""
+        error.headers["WWW-Authenticate"] = f'Bearer realm="{scope["state"]["settings"].name}"{reason}'
     return problem_response(error, scope["path"])
 
 

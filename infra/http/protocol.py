@@ -9,10 +9,11 @@ import httptools
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from infra.http.problems import Problem, Unavailable, problem_response
-from infra.http.limits import linger
-from infra.http.frame import Frame
+from infra.base.errors import Unavailable
 from infra.fast.batched_writes import WriteBatch
+from infra.http.frame import Frame
+from infra.http.limits import linger
+from infra.http.problems import Problem, problem_response
 from settings import Settings
 
 KEEP_ALIVE = 75  # seconds; longer than the idle time-outs of the usual proxies (60 s), so that they close first
@@ -93,7 +94,7 @@ class Cycle(RequestResponseCycle):
 class Refusal:
     """The answer to what isn't a request: a problem document, then the client may finish sending."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem | Unavailable) -> None:
         self.problem = problem
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -115,7 +116,7 @@ class Protocol(HttpToolsProtocol):
     at_most = 0  # bytes that these headers can have: all that was received with any of them
     in_body = False
     refused = False
-    refusal: Problem | None = None  # why the parser was stopped, when not by what it parses
+    refusal: Problem | Unavailable | None = None  # why the parser was stopped, when not by what it parses
     header_timer: asyncio.TimerHandle | None = None
     idle_timer: asyncio.TimerHandle | None = None
     idle_since: float | None = None  # the loop's seconds; None while something is asked
@@ -245,7 +246,7 @@ class Protocol(HttpToolsProtocol):
         elif not self.transport.is_closing():
             self.transport.close()
 
-    def refuse(self, problem: Problem) -> None:
+    def refuse(self, problem: Problem | Unavailable) -> None:
         """Answers after the requests before it, or in place of the one whose body has just broken off."""
         self.refused = True
         self.forget_header_timer()

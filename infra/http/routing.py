@@ -9,6 +9,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from infra.base.errors import Duplicate, Unavailable
 from infra.http.problems import Problem, error_response
 
 
@@ -31,5 +32,5 @@ class Router(starlette.routing.Router):
             else:
                 scope["route"] = route
                 await route.app(scope, receive, send)
-        except (Problem, HTTPException, ClientDisconnect) as error:
+        except (Problem, Unavailable, Duplicate, HTTPException, ClientDisconnect) as error:
             await error_response(error, scope)(scope, receive, send)

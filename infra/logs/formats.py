@@ -5,7 +5,6 @@ import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from contextvars import ContextVar
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any
@@ -14,27 +13,13 @@ import msgspec
 from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.msgspec import MsgspecFormatter
 
+from infra.logs.context import request_context
 from infra.logs.safety import CONTROLS, Redactor, as_text, fit, plain, to_json, utf8
+
+OWN_LOGGERS = "service."  # how the names of this service's own loggers begin, whatever it is called
 
 Fields = dict[str, Any]
 Layout = Callable[[Fields, logging.LogRecord], Fields]  # from the names of plain JSON to those of a format
-
-
-class RequestContext(msgspec.Struct):
-    """What every line of a request says about it."""
-
-    trace_id: str
-    span_id: str
-    request_id: str
-    sampled: bool
-    account_id: str | None = None
-
-    @property
-    def traceparent(self) -> str:
-        return f"00-{self.trace_id}-{self.span_id}-{'01' if self.sampled else '00'}"
-
-
-request_context: ContextVar[RequestContext | None] = ContextVar("request_context", default=None)
 
 
 class AccessLine(msgspec.Struct, gc=False):
@@ -48,7 +33,6 @@ class AccessLine(msgspec.Struct, gc=False):
     trace_id: str
     span_id: str
     request_id: str
-    account_id: str | msgspec.UnsetType
     method: str
     route: str | None
     path: str
@@ -85,57 +69,75 @@ class AccessRecord(logging.LogRecord):
 class JsonLines(MsgspecFormatter):
     """python-json-logger, with fields of our own, and a line whatever the record holds."""
 
-    def __init__(self, layout: Layout, redactor: Redactor) -> None:
+    def __init__(self, service: str, layout: Layout, redactor: Redactor) -> None:
         super().__init__(reserved_attrs=[*RESERVED_ATTRS, "taskName", "color_message"])
+        self.service = service
         self.layout = layout
         self.redactor = redactor
 
     def format(self, record: logging.LogRecord) -> str:
         try:
-            if isinstance(record, AccessRecord):
-                as_is = self.layout is as_json
-                line = record.line if as_is else self.layout(msgspec.to_builtins(record.line), record)
-                return self.jsonify_log_record(line, record.outside)
-            return super().format(record)
+            return self.access_line(record) if isinstance(record, AccessRecord) else super().format(record)
         except Exception:  # noqa: BLE001 - arguments that don't fit, an extra that can't be read, a __str__ that raises
             bare = logging.LogRecord(record.name, record.levelno, "", 0, as_text(record.msg), None, record.exc_info)
             if isinstance(record, AccessRecord):
-                own = own_fields(bare, "")
+                own = self.own_fields(bare, "")
                 fields = msgspec.to_builtins(record.line)
                 bare.__dict__.update({name: value for name, value in fields.items() if name not in own})
             return super().format(bare)
 
+    def access_line(self, record: AccessRecord) -> str:
+        line, user = record.line, user_field()
+        line.logger = self.shown_name(record.name)
+        if self.layout is not as_json:
+            fields = self.layout(msgspec.to_builtins(line) | user, record)
+            return self.jsonify_log_record(fields, record.outside)
+        text = to_json(line)
+        if user:
+            text = f"{text[:-1]},{to_json(user)[1:]}"
+        return self.made_safe(text, record.outside)
+
     def add_fields(self, log_data: Fields, record: logging.LogRecord, message_dict: Fields) -> None:
         traces = [message_dict.pop(name) for name in ("exc_info", "stack_info") if name in message_dict]
         extras = message_dict | {n: value for n, value in record.__dict__.items() if n not in self._skip_fields}
-        fields = own_fields(record, utf8(record.message or str(extras.pop("message", ""))))
+        fields = self.own_fields(record, utf8(record.message or str(extras.pop("message", ""))))
         if traces:
             fields["exception"] = utf8("\n".join(traces))
         for name, value in extras.items():
             taken = name in fields or name in ("exception", "truncated")
             fields[f"extra_{utf8(name)}" if taken else utf8(name)] = plain(value, name)
-        log_data.update(self.layout(fields, record))
+        log_data.update(self.layout(fields | user_field(), record))
 
-    def jsonify_log_record(self, log_data: Fields | AccessLine, outside: str | None = None) -> str:
-        return fit(self.redactor.line(to_json(log_data), outside))
+    def jsonify_log_record(self, log_data: Fields, outside: str | None = None) -> str:
+        return self.made_safe(to_json(log_data), outside)
+
+    def made_safe(self, line: str, outside: str | None) -> str:
+        return fit(self.redactor.line(line, outside))
+
+    def own_fields(self, record: logging.LogRecord, message: str) -> Fields:
+        """What every line has, and within a request its ids."""
+        fields = {
+            "time": rfc3339(int(record.created * 1000 + 0.0005)),  # a float's .678 may be .67799999
+            "severity": severity(record.levelno),
+            "message": message,
+            "logger": self.shown_name(record.name),
+            "type": type_of_line(record.name),
+        }
+        if context := request_context.get():
+            fields["trace_id"] = context.trace_id
+            fields["span_id"] = context.span_id
+            fields["request_id"] = context.request_id
+        return fields
+
+    def shown_name(self, logger: str) -> str:
+        """Of this service's own loggers the service's name leads."""
+        return f"{self.service}.{logger.removeprefix(OWN_LOGGERS)}" if logger.startswith(OWN_LOGGERS) else logger
 
 
-def own_fields(record: logging.LogRecord, message: str) -> Fields:
-    """What every line has, and within a request its ids."""
-    fields = {
-        "time": rfc3339(int(record.created * 1000 + 0.0005)),  # a float's .678 may be .67799999
-        "severity": severity(record.levelno),
-        "message": message,
-        "logger": record.name,
-        "type": type_of_line(record.name),
-    }
-    if context := request_context.get():
-        fields["trace_id"] = context.trace_id
-        fields["span_id"] = context.span_id
-        fields["request_id"] = context.request_id
-        if context.account_id:
-            fields["account_id"] = context.account_id
-    return fields
+def user_field() -> dict[str, str]:
+    """Who asks, at the end of a line; empty when that isn't known."""
+    context = request_context.get()
+    return {context.user.field: context.user.id} if context and context.user else {}
 
 
 @lru_cache(maxsize=2)
@@ -150,7 +152,7 @@ def rfc3339_second(seconds: int) -> str:
 
 @lru_cache(maxsize=64)
 def type_of_line(logger: str) -> str:
-    return logger.removeprefix("berth.") if logger.startswith("berth.") else "system"
+    return logger.removeprefix(OWN_LOGGERS) if logger.startswith(OWN_LOGGERS) else "system"
 
 
 @lru_cache(maxsize=64)
@@ -182,7 +184,7 @@ def as_gcp(fields: Fields, record: logging.LogRecord, *, project: str | None) ->
         fields["logging.googleapis.com/trace"] = prefix + context.trace_id
         fields["logging.googleapis.com/spanId"] = context.span_id
         fields["logging.googleapis.com/trace_sampled"] = context.sampled
-    labels = {name: fields[name] for name in ("type", "account_id") if name in fields}
+    labels = {name: fields[name] for name in ("type", *user_field()) if name in fields}
     fields["logging.googleapis.com/labels"] = labels
     if fields["type"] == "access" and "duration_ms" in fields:
         request = {name: fields.pop(old) for old, name in HTTP_REQUEST.items()}
@@ -203,7 +205,6 @@ ECS = {
     "trace_id": "trace.id",
     "span_id": "span.id",
     "request_id": "http.request.id",
-    "account_id": "user.id",
     "method": "http.request.method",
     "path": "url.path",
     "status": "http.response.status_code",
@@ -216,13 +217,14 @@ ECS = {
 }
 
 
-def as_ecs(fields: Fields, record: logging.LogRecord) -> Fields:
-    """https://www.elastic.co/guide/en/ecs/current/ecs-field-reference.html; fields of our own are under berth."""
-    named = {ECS.get(name, f"berth.{name}"): value for name, value in fields.items() if name != "type"}
-    named |= {"ecs.version": "8.11.0", "service.name": "berth", "event.dataset": f"berth.{fields['type']}"}
+def as_ecs(fields: Fields, record: logging.LogRecord, *, service: str) -> Fields:
+    """https://www.elastic.co/guide/en/ecs/current/ecs-field-reference.html; our own are under the service's name."""
+    names = ECS | dict.fromkeys(user_field(), "user.id")
+    named = {names.get(name, f"{service}.{name}"): value for name, value in fields.items() if name != "type"}
+    named |= {"ecs.version": "8.11.0", "service.name": service, "event.dataset": f"{service}.{fields['type']}"}
     named["log.level"] = fields["severity"].lower()
     if "duration_ms" in fields:
-        named["event.duration"] = round(named.pop("berth.duration_ms") * 1_000_000)
+        named["event.duration"] = round(named.pop(f"{service}.duration_ms") * 1_000_000)
     with suppress(KeyError, ValueError):  # Elasticsearch refuses a whole line over any other value
         named["client.ip"] = str(ip_address(fields["client"]))
     if record.exc_info and (error := record.exc_info[1]):
@@ -238,12 +240,12 @@ BARE = r"[\w./:@+-]+"
 class ConsoleLines(JsonLines):
     """The JSON line made readable, so what holds for that holds here: nothing secret, nothing that a terminal obeys."""
 
-    def __init__(self, redactor: Redactor, *, colour: bool) -> None:
-        super().__init__(as_json, redactor)
+    def __init__(self, service: str, redactor: Redactor, *, colour: bool) -> None:
+        super().__init__(service, as_json, redactor)
         self.colour = colour
 
-    def jsonify_log_record(self, log_data: Fields | AccessLine, outside: str | None = None) -> str:
-        fields = msgspec.json.decode(super().jsonify_log_record(log_data, outside))
+    def made_safe(self, line: str, outside: str | None) -> str:
+        fields = msgspec.json.decode(super().made_safe(line, outside))
         names = ("time", "severity", "message", "logger", "type", "exception")
         time, severity, message, logger, type_, exception = (fields.pop(name, "") for name in names)
         source = logger if type_ == "system" else type_

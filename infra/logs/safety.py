@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
@@ -18,7 +18,8 @@ UNREADABLE = "__could_not_encode__"  # what python-json-logger writes, too
 
 # Patterns are compiled when they are first needed, which for most of them is never.
 # Dots are optional: half a JWT says enough, and a search for them through "eyJeyJeyJ..." would take for ever.
-TOKENS = r"(?a)eyJ[\w-]{8,}(?:\.[\w-]*){0,4}|brt_[\w-]{20,}"
+TOKENS = r"(?a)eyJ[\w-]{8,}(?:\.[\w-]*){0,4}"
+OPAQUE = r"[\w-]{20,}"  # what follows the prefix of a token of one of these kinds
 # The words left alone are those of plain prose.
 CREDENTIALS = (
     r"(?i)(bearer|basic)((?:[\s+]|%20)+)"
@@ -45,18 +46,20 @@ def is_secret_name(name: str) -> bool:
 class Redactor:
     """Hides the secrets that it knows, and whatever looks like a token or credentials."""
 
-    def __init__(self, secrets: Iterable[str]) -> None:
+    def __init__(self, secrets: Iterable[str], token_prefixes: Sequence[str] = ()) -> None:
         # A shorter value would blot out half of what is logged.
         known = {spelling for secret in secrets if len(secret) >= 8 for spelling in spellings(secret)}
         self.secrets = sorted(known, key=len, reverse=True)
-        self.encoded = [to_json(secret)[1:-1] for secret in self.secrets]
+        self.encoded = [*token_prefixes, *(to_json(secret)[1:-1] for secret in self.secrets)]
+        self.searched = [*token_prefixes, *self.secrets]
+        self.tokens = "|".join([TOKENS, *(re.escape(prefix) + OPAQUE for prefix in token_prefixes)])
 
     def line(self, line: str, outside: str | None = None) -> str:
         """Looks through the encoded line, so that no field of any kind is left out; hides value by value.
 
         Where nothing else can hold a secret, only through `outside`, which is not encoded.
         """
-        suspect = suspicious(line, self.encoded) if outside is None else suspicious(outside, self.secrets)
+        suspect = suspicious(line, self.encoded) if outside is None else suspicious(outside, self.searched)
         return to_json(self._value(msgspec.json.decode(line))) if suspect else line
 
     def _value(self, value: Any) -> Any:
@@ -69,12 +72,12 @@ class Redactor:
     def _text(self, text: str) -> str:
         for secret in self.secrets:
             text = text.replace(secret, HIDDEN)
-        return re.sub(CREDENTIALS, rf"\1\2{HIDDEN}", re.sub(TOKENS, HIDDEN, text))
+        return re.sub(CREDENTIALS, rf"\1\2{HIDDEN}", re.sub(self.tokens, HIDDEN, text))
 
 
 def suspicious(text: str, secrets: Iterable[str]) -> bool:
     lower = text.lower()
-    if "eyJ" in text or "brt_" in text or "bearer" in lower or "basic" in lower:
+    if "eyJ" in text or "bearer" in lower or "basic" in lower:
         return True
     for secret in secrets:  # any() would take twice as long  # noqa: SIM110
         if secret in text:

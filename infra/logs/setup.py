@@ -10,24 +10,21 @@ from functools import partial
 from types import TracebackType
 
 from infra.logs.formats import (
+    OWN_LOGGERS,
     ConsoleLines,
     JsonLines,
     Layout,
-    RequestContext,
     as_ecs,
     as_gcp,
     as_json,
-    request_context,
 )
 from infra.logs.safety import Redactor
 from infra.logs.writer import LogWriter
 
-__all__ = ["LogWriter", "RequestContext", "configure", "get_logger", "request_context"]
-
 
 def get_logger(type: str) -> logging.Logger:  # noqa: A002 - the name of the field
     """The logger whose lines have this type."""
-    return logging.getLogger(f"berth.{type}")
+    return logging.getLogger(OWN_LOGGERS + type)
 
 
 class LineHandler(logging.Handler):
@@ -47,9 +44,11 @@ class LineHandler(logging.Handler):
 
 def configure(
     *,
+    service: str,
     level: str,
     log_format: str,
     secrets: Sequence[str] = (),
+    token_prefixes: Sequence[str] = (),
     project: str | None = None,
     colour: bool = True,
     fd: int = 1,
@@ -58,7 +57,9 @@ def configure(
 
     Console lines are coloured when `colour` is true and `fd` is a terminal.
     """
-    formatter = make_formatter(log_format, Redactor(secrets), project, colour=colour and os.isatty(fd))
+    formatter = make_formatter(
+        service, log_format, Redactor(secrets, token_prefixes), project, colour=colour and os.isatty(fd)
+    )
 
     writer = LogWriter(fd, formatter)
     remove_handlers()
@@ -81,11 +82,17 @@ def dropped_lines() -> int:
     return sum(handler.writer.dropped for handler in logging.getLogger().handlers if isinstance(handler, LineHandler))
 
 
-def make_formatter(log_format: str, redactor: Redactor, project: str | None, *, colour: bool = False) -> JsonLines:
+def make_formatter(
+    service: str, log_format: str, redactor: Redactor, project: str | None, *, colour: bool = False
+) -> JsonLines:
     if log_format == "console":
-        return ConsoleLines(redactor, colour=colour)
-    layouts: dict[str, Layout] = {"json": as_json, "gcp": partial(as_gcp, project=project), "ecs": as_ecs}
-    return JsonLines(layouts[log_format], redactor)
+        return ConsoleLines(service, redactor, colour=colour)
+    layouts: dict[str, Layout] = {
+        "json": as_json,
+        "gcp": partial(as_gcp, project=project),
+        "ecs": partial(as_ecs, service=service),
+    }
+    return JsonLines(service, layouts[log_format], redactor)
 
 
 def remove_handlers() -> None:
@@ -104,7 +111,7 @@ def quieten(level: int) -> None:
     for name in ("databases", "aiomysql", "aiosqlite", "sqlalchemy", "alembic"):
         logging.getLogger(name).setLevel(max(level, logging.WARNING))  # below, they show the arguments of queries
     logging.getLogger("asyncio").setLevel(max(level, logging.INFO))
-    logging.getLogger("coredis").setLevel(logging.CRITICAL + 1)  # infra.redis.cache says when Redis is lost and back
+    logging.getLogger("coredis").setLevel(logging.CRITICAL + 1)  # infra.redis says when Redis is lost and back
     logging.getLogger("uvicorn.access").disabled = True  # ours says more
     for name in ("uvicorn", "uvicorn.error", "uvicorn.asgi"):
         logging.getLogger(name).setLevel(logging.NOTSET)

@@ -130,7 +130,7 @@ class LogWriter:
 
     def _drop_line(self, dropped: int) -> bytes:
         text = "log lines were dropped because they could not be written fast enough"
-        record = logging.LogRecord("berth.system", logging.WARNING, "", 0, text, None, None)
+        record = logging.LogRecord("service.system", logging.WARNING, "", 0, text, None, None)
         record.dropped = dropped
         return f"{self._formatter.format(record)}\n".encode()
 

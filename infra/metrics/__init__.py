@@ -1,0 +1,1 @@
+"""Metrics: histograms and numbers are kept by whoever counts, registered once, and written when /metrics is asked."""

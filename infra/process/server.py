@@ -14,10 +14,10 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
-from infra.logs import LogWriter, get_logger
-from infra.http.protocol import Protocol
-from infra.process.startup import StartupError
+from infra.base.errors import StartupError
 from infra.fast.batched_writes import WriteBatch
+from infra.http.protocol import Protocol
+from infra.logs import LogWriter, get_logger
 from settings import Settings
 
 BACKLOG = 2048

@@ -1,4 +1,4 @@
-"""Start-up: what can't be had yet is tried again; what can't be had at all ends the process with an exit status."""
+"""Start-up: what can't be had yet is tried again until STARTUP_TIMEOUT."""
 
 import asyncio
 import os
@@ -7,22 +7,14 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from infra.base.errors import NO_ANSWER, StartupError, Unavailable
 from infra.logs import get_logger
-from infra.http.problems import NO_ANSWER, Unavailable
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 3.0  # seconds
 
 Result = TypeVar("Result")
 
 log = get_logger("system")
-
-
-class StartupError(Exception):
-    """`status` is the exit status, one of sysexits.h."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 async def retry(name: str, attempt: Callable[[], Awaitable[Result]], deadline: float) -> Result:

@@ -3,15 +3,16 @@
 import math
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from urllib.parse import quote
 
+from infra.base.errors import Duplicate, Unavailable
 from infra.logs import get_logger
+from infra.metrics.counters import Family
 from infra.sql.mysql import connection_options, mysql_url
 from infra.sql.pool import Connection, ConnectionLost, Pool, Row, Values
-from infra.http.problems import Duplicate, Unavailable
 from settings import Settings
 
 __all__ = ["Connection", "Database", "Row", "open_database", "sqlite_path"]
@@ -78,6 +79,30 @@ class Database:
         async with pool.connection() as connection:
             return await connection.fetch_all(sql, values)
 
+    def collect(self) -> Iterator[Family]:
+        pools = {"primary": self.primary} | ({"replica": self.replica} if self.replica else {})
+        named = [({"db_client_connection_pool_name": name}, pool) for name, pool in pools.items()]
+        yield Family(
+            "histogram",
+            "db_client_connection_wait_time_seconds",
+            "Time to get a database connection",
+            [(labels, pool.wait_seconds) for labels, pool in named],
+        )
+        yield Family(
+            "gauge",
+            "db_client_connection_count",
+            "Database connections open",
+            [
+                ({**labels, "db_client_connection_state": state}, value)
+                for labels, pool in named
+                for state, value in (("used", pool.used), ("idle", max(0, pool.size - pool.used)))
+            ],
+        )
+        most = self.primary.settings.mysql_pool_max_size
+        yield Family(
+            "gauge", "db_client_connection_max", "MYSQL_POOL_MAX_SIZE", [(labels, most) for labels, _ in named]
+        )
+
     async def close(self) -> None:
         for pool in filter(None, (self.replica, self.primary)):
             await pool.close()
@@ -92,7 +117,9 @@ async def open_database(settings: Settings) -> Database:
         await database.primary.open(min_size=0)
         await database.fetch_one("PRAGMA journal_mode = WAL")
         return database
-    os.environ.setdefault("LOGNAME", "berth")  # aiomysql asks for it when imported; a container's user may have no name
+    os.environ.setdefault(
+        "LOGNAME", settings.name
+    )  # aiomysql asks for it when imported; a container's user may have no name
     sizes = {"min_size": 0, "max_size": 0}  # no bounds of its own: ours count
     options = connection_options(settings, unix_socket=settings.mysql_unix_socket) | sizes
     database = Database(Pool(mysql_url(settings, settings.mysql_host), settings, **options), None)
@@ -114,4 +141,4 @@ async def open_database(settings: Settings) -> Database:
 
 
 def sqlite_path(settings: Settings) -> Path:
-    return settings.data_dir.absolute() / "berth.db"
+    return settings.data_dir.absolute() / f"{settings.name}.db"

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from pymysql.constants import CLIENT
 
-from infra.process.startup import StartupError
+from infra.base.errors import StartupError
 from settings import Settings
 
 

@@ -15,12 +15,12 @@ from typing import Any, Self
 from pymysql import err
 from pymysql.constants import CR, ER
 
+from infra.base.errors import Duplicate, Unavailable
+from infra.base.time_limits import TimeLimit
+from infra.fast.lean_imports import stand_ins
 from infra.logs import get_logger
 from infra.metrics.counters import Histogram
 from infra.sql.mysql import tls_required
-from infra.http.problems import Duplicate, Unavailable
-from infra.fast.lean_imports import stand_ins
-from infra.base.time_limits import TimeLimit
 from settings import Settings
 
 with stand_ins("sqlalchemy"):  # 90 ms and 10 MiB; would compile queries, where all of ours are text

@@ -5,19 +5,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infra.sql.database import Database, sqlite_path
+from infra.base.errors import Unavailable
 from infra.logs import get_logger
+from infra.sql.database import Database, sqlite_path
 from infra.sql.mysql import connection_options, mysql_password, tls_required
-from infra.http.problems import Unavailable
 from settings import Settings
 
 if TYPE_CHECKING:
     import sqlalchemy
 
-SCHEMA_REVISION = "0002"  # the newest in migrations/versions; revisions sort as text
+SCHEMA_REVISION = "0003"  # the newest in migrations/versions; revisions sort as text
 MIGRATIONS = Path(__file__).parents[2] / "migrations"
-# MySQL takes 64 characters, a database's name may have as many. Not MD5: MySQL 9.6 has taken it out.
-LOCK_NAME = "CONCAT('berth.', SHA2(DATABASE(), 224))"
 
 log = get_logger("system")
 
@@ -55,7 +53,8 @@ def migrate(settings: Settings) -> None:
                 config.attributes["connection"] = connection
                 missing = list(ScriptDirectory.from_config(config).iterate_revisions("head", revision or "base"))
                 for number, script in enumerate(reversed(missing), start=1):
-                    log.info(f"migration {script.revision}, {number} of {len(missing)}: {script.doc.rstrip('.')}")
+                    step = f"{number} of {len(missing)}"
+                    log.info("migration %s, %s: %s", script.revision, step, script.doc.rstrip("."))
                     alembic.command.upgrade(config, script.revision)
                 revision = SCHEMA_REVISION
     except sqlalchemy.exc.OperationalError as error:
@@ -71,7 +70,7 @@ def migration_connection(settings: Settings) -> "Iterator[sqlalchemy.Connection]
     seconds = settings.startup_timeout
     if settings.mysql_enabled:
         engine = sqlalchemy.create_engine("mysql+pymysql://", creator=lambda: connect_mysql(settings))
-        lock = f"SELECT GET_LOCK({LOCK_NAME}, {seconds})"
+        lock = f"SELECT GET_LOCK({lock_name(settings.name)}, {seconds})"
     else:
         url = sqlalchemy.URL.create("sqlite", database=str(sqlite_path(settings)))
         engine = sqlalchemy.create_engine(url, connect_args={"isolation_level": None, "timeout": seconds})
@@ -85,6 +84,11 @@ def migration_connection(settings: Settings) -> "Iterator[sqlalchemy.Connection]
             connection.commit()
     finally:
         engine.dispose()
+
+
+def lock_name(service: str) -> str:
+    """In SQL. MySQL takes 64 characters, a database's name may have as many. Not MD5: MySQL 9.6 has taken it out."""
+    return f"LEFT(CONCAT('{service}.', SHA2(DATABASE(), 224)), 64)"
 
 
 def connect_mysql(settings: Settings) -> Any:

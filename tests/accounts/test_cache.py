@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 
-from infra.redis.cache import Cache, open_cache
+from handlers.accounts.session_cache import SessionCache
+from infra.redis.store import open_store
 from settings import load
 from tests.conftest import TEST_SETTINGS, Environment, StartService
 from tests.support.servers import MariaDB, Redis
@@ -150,52 +151,51 @@ def test_a_session_does_not_live_longer_in_redis_than_in_the_database(start_serv
     assert me(service, account).status_code == 401
 
 
-def with_cache(scenario: Callable[[Cache], Awaitable[Result]], redis: Redis) -> Result:
+def with_cache(scenario: Callable[[SessionCache], Awaitable[Result]], redis: Redis) -> Result:
     settings = load({"SYS_ENV": "test", **KEY, **redis.environment()})
 
     async def main() -> Result:
-        async with asyncio.timeout(10), open_cache(settings) as cache:
-            while cache.client is None:  # noqa: ASYNC110 - it tells nobody
-                await asyncio.sleep(0.01)
-            return await scenario(cache)
+        async with asyncio.timeout(10), open_store(settings) as store:
+            await store.ping()
+            return await scenario(SessionCache(store))
 
     return asyncio.run(main())
 
 
 async def fill(
-    cache: Cache, content: bytes = b'{"as it was": 1}', session: str = "session", account: str = "account"
+    cache: SessionCache, content: bytes = b'{"as it was": 1}', session: str = "session", account: str = "account"
 ) -> None:
-    await cache.put_session(account, session, content, expires_at=int(time.time() + 100) * 1000)
+    await cache.put(account, session, content, expires_at=int(time.time() + 100) * 1000)
 
 
 def test_what_was_put_is_found(redis: Redis) -> None:
-    async def scenario(cache: Cache) -> bytes | None:
+    async def scenario(cache: SessionCache) -> bytes | None:
         await fill(cache)
-        return await cache.get_session("account", "session")
+        return await cache.get("account", "session")
 
     assert with_cache(scenario, redis) == b'{"as it was": 1}'
 
 
 @pytest.mark.parametrize("changed", ["account", "session"])
 def test_a_reader_that_was_overtaken_by_a_change_does_not_put_back_what_it_read(redis: Redis, changed: str) -> None:
-    async def scenario(cache: Cache) -> bytes | None:
+    async def scenario(cache: SessionCache) -> bytes | None:
         forgotten = {
             "account": lambda: cache.forget_account("account"),
             "session": lambda: cache.forget_session("account", "session"),
         }
         await forgotten[changed]()
         await fill(cache)
-        return await cache.get_session("account", "session")
+        return await cache.get("account", "session")
 
     assert with_cache(scenario, redis) is None
 
 
 def test_a_session_that_ended_does_not_return_with_another_of_its_account(redis: Redis) -> None:
-    async def scenario(cache: Cache) -> bytes | None:
+    async def scenario(cache: SessionCache) -> bytes | None:
         await fill(cache, session="ended")
         await cache.forget_session("account", "ended")
         await fill(cache, session="another")
-        return await cache.get_session("account", "ended")
+        return await cache.get("account", "ended")
 
     assert with_cache(scenario, redis) is None
 
@@ -277,11 +277,11 @@ def test_a_lost_database_is_answered_for_by_redis_alone(start_service: StartServ
 
 
 def test_reads_of_the_same_moment_go_out_together_and_each_gets_its_own_answer(redis: Redis) -> None:
-    async def scenario(cache: Cache) -> tuple[list[bytes | None], int]:
+    async def scenario(cache: SessionCache) -> tuple[list[bytes | None], int]:
         for number in range(0, 100, 2):
             await fill(cache, f"account of {number}".encode(), f"session-{number}", f"account-{number}")
         before = reads_processed(redis)
-        found = [cache.get_session(f"account-{number}", f"session-{number}") for number in range(100)]
+        found = [cache.get(f"account-{number}", f"session-{number}") for number in range(100)]
         return await asyncio.gather(*found), reads_processed(redis) - before
 
     found, reads = with_cache(scenario, redis)
@@ -295,12 +295,12 @@ def test_while_each_turn_of_the_event_loop_brings_reads_they_go_out_together(
 ) -> None:
     """But never more than a hundred or so."""
 
-    async def scenario(cache: Cache) -> tuple[list[bytes | None], int]:
+    async def scenario(cache: SessionCache) -> tuple[list[bytes | None], int]:
         await fill(cache)
         before = commands(redis, "mget")
         found = []
         for _ in range(turns):
-            found += [asyncio.create_task(cache.get_session("account", "session")) for _ in range(2)]
+            found += [asyncio.create_task(cache.get("account", "session")) for _ in range(2)]
             await asyncio.sleep(0)
         return await asyncio.gather(*found), commands(redis, "mget") - before
 
@@ -321,9 +321,9 @@ def reads_processed(redis: Redis) -> int:
 
 
 def test_a_reader_that_is_cancelled_takes_no_other_along(redis: Redis) -> None:
-    async def scenario(cache: Cache) -> list[bytes | None]:
+    async def scenario(cache: SessionCache) -> list[bytes | None]:
         await fill(cache)
-        first, *others = [asyncio.create_task(cache.get_session("account", "session")) for _ in range(5)]
+        first, *others = [asyncio.create_task(cache.get("account", "session")) for _ in range(5)]
         await asyncio.sleep(0)
         first.cancel()
         return await asyncio.gather(*others)

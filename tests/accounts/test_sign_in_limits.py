@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from handlers.accounts import passwords
-from infra.redis.cache import open_cache
 from handlers.accounts.sign_in_limits import SignInLimits, network
 from infra.http.problems import Problem
+from infra.redis.store import open_store
 from settings import load
 from tests.conftest import TEST_SETTINGS, StartService, backend_settings
 from tests.support.servers import Redis
@@ -168,10 +168,10 @@ def with_limits(
     settings = load({"SYS_ENV": "test", "SECRET_KEY": "k" * 32, "LOGIN_RATE_LIMIT": limit, **redis})
 
     async def main() -> Result:
-        async with asyncio.timeout(10), open_cache(settings) as cache:
-            while cache.enabled and cache.client is None:  # noqa: ASYNC110 - it tells nobody
+        async with asyncio.timeout(10), open_store(settings) as store:
+            while store.enabled and store.client is None:  # noqa: ASYNC110 - it tells nobody
                 await asyncio.sleep(0.01)
-            return await scenario(SignInLimits(cache, settings.login_rate_limit))
+            return await scenario(SignInLimits(store, settings.login_rate_limit))
 
     return asyncio.run(main())
 
@@ -218,7 +218,7 @@ def test_an_attempt_that_ends_in_the_next_window_does_not_make_room_there(counte
 async def forget_counts(limits: SignInLimits) -> None:
     """As at the end of a window; then one attempt that succeeds has begun the next and left."""
     limits.local.clear()
-    await limits.cache.run(lambda client: client.flushdb())
+    await limits.redis.run(lambda client: client.flushdb())
     await sign_in(limits, "another", right=True)
 
 

@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from app import ROUTES
 from handlers.health import PING_TIMEOUT
-from infra.version import VERSION
+from settings import VERSION
 from tests.support.manifests import (
     DEPLOY,
     IMAGE,

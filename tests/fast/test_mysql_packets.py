@@ -2,8 +2,8 @@
 
 import pytest
 
+from infra.base.errors import Unavailable
 from infra.sql.database import Database, Row
-from infra.http.problems import Unavailable
 from tests.faults.scenarios import Environment, play
 from tests.support.proxy import Proxy
 from tests.support.servers import MariaDB

@@ -8,7 +8,7 @@ import sys
 import app
 from handlers.accounts import passwords
 
-passwords.N, passwords.P = 2**4, 1
+passwords.Passwords.__init__.__defaults__ = (passwords.Cost(2**4, 8, 1),)
 
 
 def log_tasks(*_: object) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from handlers.accounts import passwords
-from infra.http.problems import Unavailable
+from infra.base.errors import Unavailable
 from tests.conftest import StartService
 from tests.faults.load import ask
 from tests.faults.scenarios import Environment, connections, eventually, locked_row

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
+from infra.base.errors import Unavailable
 from infra.sql.database import Database
-from infra.http.problems import Unavailable
 from tests.conftest import StartService
 from tests.faults.scenarios import (
     NEW_LOOP,

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from infra.version import VERSION
+from settings import VERSION
 from tests.image.conftest import StartContainer
 from tests.image.engine import Engine
 from tests.support.proxy import Proxy

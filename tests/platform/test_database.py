@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from infra.base.errors import Unavailable
 from infra.sql.database import Database
-from infra.http.problems import Unavailable
 from tests.conftest import StartService
 from tests.faults.scenarios import Environment, eventually, list_sessions, locked_row, migrate, play, rename
 from tests.support.servers import MariaDB

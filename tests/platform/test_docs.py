@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from app import ROUTES
-from tests.support.browser import Browser
 from tests.conftest import TEST_SETTINGS, StartService
+from tests.support.browser import Browser
 from tests.support.service import Service
 
 

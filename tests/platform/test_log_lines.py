@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.logs.safety import CUTS, Redactor
-from infra.logs import make_formatter
+from infra.logs.setup import make_formatter
 from tests.support.servers import free_port
 from tests.support.service import clean_environment
 
@@ -52,7 +52,7 @@ logs.get_logger("access").info("GET /v1/auth/me 200", extra={
 
 
 def command(code: str, before: str = "", **options: Any) -> list[str]:
-    settled = {"level": "INFO", "log_format": "json"} | options
+    settled = {"service": "berth", "token_prefixes": ["brt_"], "level": "INFO", "log_format": "json"} | options
     return [sys.executable, "-c", START + dedent(before) + CONFIGURE + dedent(code), json.dumps(settled)]
 
 
@@ -74,8 +74,8 @@ def line_of(code: str, **options: Any) -> dict[str, Any]:
 
 def formatted(message: Any, *args: Any, extra: Any = None, log_format: str = "json", secrets: Any = ()) -> str:
     """One line without a process, where a test needs hundreds of them."""
-    formatter = make_formatter(log_format, Redactor(secrets), None)
-    record = logging.getLogger("berth.test").makeRecord("berth.test", 20, "", 0, message, args, None, extra=extra)
+    formatter = make_formatter("berth", log_format, Redactor(secrets, ["brt_"]), None)
+    record = logging.getLogger("service.test").makeRecord("service.test", 20, "", 0, message, args, None, extra=extra)
     line = formatter.format(record)
     assert len(f"{line}\n".encode()) < MAX_BYTES
     return line
@@ -97,7 +97,7 @@ def test_a_line_has_a_time_a_severity_a_message_its_logger_and_its_type() -> Non
 
 
 def test_the_time_is_utc_to_the_millisecond() -> None:
-    formatter = make_formatter("json", Redactor(()), None)
+    formatter = make_formatter("berth", "json", Redactor(()), None)
     record = logging.makeLogRecord({"name": "x", "levelno": 20, "created": 1767323045.678, "msg": "x"})
     assert json.loads(formatter.format(record))["time"] == "2026-01-02T03:04:05.678Z"
 
@@ -113,7 +113,7 @@ def test_a_level_of_somebodys_own_gets_the_severity_below_it(level: int, severit
 
 
 def test_within_a_request_lines_carry_its_ids_and_once_known_its_account() -> None:
-    first, second = lines_of(f"{REQUEST}\nlog.info('x')\ncontext.account_id = 'account-1'\nlog.info('x')")
+    first, second = lines_of(f"{REQUEST}\nlog.info('x')\nlogs.name_user('account_id', 'account-1')\nlog.info('x')")
     ids = {"trace_id": "0af7651916cd43dd8448eb211c80319c", "span_id": "b7ad6b7169203331", "request_id": "request-1"}
     assert first.items() >= ids.items()
     assert "account_id" not in first
@@ -188,7 +188,9 @@ def test_json_access_lines_have_the_names_of_the_contract() -> None:
 
 
 def test_gcp_access_lines_have_cloud_loggings_special_fields() -> None:
-    line = line_of(f"{REQUEST}\ncontext.account_id = 'account-1'\n{ACCESS}", log_format="gcp", project="harbour")
+    line = line_of(
+        f"{REQUEST}\nlogs.name_user('account_id', 'account-1')\n{ACCESS}", log_format="gcp", project="harbour"
+    )
     del line["time"]
     assert line == {
         "severity": "INFO", "message": "GET /v1/auth/me 200", "logger": "berth.access", "type": "access",
@@ -209,7 +211,7 @@ def test_gcp_lines_name_the_bare_trace_when_the_project_is_unknown() -> None:
 
 
 def test_ecs_access_lines_have_elastics_names() -> None:
-    line = line_of(f"{REQUEST}\ncontext.account_id = 'account-1'\n{ACCESS}", log_format="ecs")
+    line = line_of(f"{REQUEST}\nlogs.name_user('account_id', 'account-1')\n{ACCESS}", log_format="ecs")
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line.pop("@timestamp"))
     assert line == {
         "log.level": "info", "message": "GET /v1/auth/me 200", "ecs.version": "8.11.0", "log.logger": "berth.access",
@@ -242,12 +244,11 @@ def test_an_access_line_with_fields_of_the_wrong_kind_is_still_written(log_forma
 
 
 ACCESS_RECORD = """
-from msgspec import UNSET
 from infra.logs.formats import AccessLine, AccessRecord
 context = logs.request_context.get()
 line = AccessLine(
-    "2026-01-02T03:04:05.678Z", "INFO", "GET /v1/auth/me 200", "berth.access", "access",
-    context.trace_id, context.span_id, context.request_id, context.account_id or UNSET,
+    "2026-01-02T03:04:05.678Z", "INFO", "GET /v1/auth/me 200", "service.access", "access",
+    context.trace_id, context.span_id, context.request_id,
     "GET", "/v1/auth/me", "/v1/auth/me", 200, 123.0, 0, 219, "203.0.113.7", "curl/8.5")
 logs.get_logger("access").callHandlers(AccessRecord(line, outside="curl/8.5"))
 """
@@ -255,7 +256,7 @@ logs.get_logger("access").callHandlers(AccessRecord(line, outside="curl/8.5"))
 
 @pytest.mark.parametrize("log_format", ["json", "gcp", "ecs", "console"])
 def test_an_access_record_gives_the_line_that_an_ordinary_one_gives(log_format: str) -> None:
-    done = run(f"{REQUEST}context.account_id = 'account-1'\n{ACCESS}{ACCESS_RECORD}", log_format=log_format)
+    done = run(f"{REQUEST}logs.name_user('account_id', 'account-1')\n{ACCESS}{ACCESS_RECORD}", log_format=log_format)
     ordinary, plain = TIME.sub("*", done.stdout).splitlines()
     assert plain == ordinary
     assert "/v1/auth/me" in plain
@@ -900,7 +901,7 @@ def test_a_level_above_warning_holds_for_the_libraries_too() -> None:
 
 
 def test_configuring_again_replaces_the_first_time() -> None:
-    again = "logs.configure(level='DEBUG', log_format='gcp')"
+    again = "logs.configure(service='berth', level='DEBUG', log_format='gcp')"
     lines = lines_of(f"for _ in range(5000): log.info('a')\n{again}\nlog.debug('b')")
     assert [line["message"] for line in lines] == ["a"] * 5000 + ["b"], "the first writer is done before the second"
 

@@ -16,7 +16,8 @@ from typing import Any
 import pymysql
 import pytest
 
-from infra.sql.schema import LOCK_NAME
+from infra.sql.schema import lock_name
+from settings import NAME
 from tests.conftest import TEST_SETTINGS, StartService
 from tests.support.proxy import Proxy
 from tests.support.servers import MariaDB, Redis, free_port, wait_until
@@ -276,7 +277,7 @@ def test_instances_that_start_at_once_on_one_sqlite_file_all_serve(start_service
 def test_a_migration_that_another_one_holds_up_for_too_long_ends_with_69(mariadb: MariaDB, env: Environment) -> None:
     holder = pymysql.connect(unix_socket=str(mariadb.unix_socket), user="root", database=env["MYSQL_DATABASE"])
     with holder, holder.cursor() as cursor:
-        cursor.execute(f"SELECT GET_LOCK({LOCK_NAME}, 0)")
+        cursor.execute(f"SELECT GET_LOCK({lock_name(NAME)}, 0)")
         assert "another migration" in run_and_fail(env, "migrate", status=os.EX_UNAVAILABLE)["message"]
 
 
@@ -284,7 +285,7 @@ def test_a_database_may_have_as_long_a_name_as_mysql_allows(mariadb: MariaDB) ->
     name = f"berth_{'x' * 58}"
     mariadb.sql(f"CREATE DATABASE {name}")
     assert run_app("migrate", env={**TEST_SETTINGS, **mariadb.environment(name)}).returncode == 0
-    [row] = mariadb.sql(f"SELECT CHAR_LENGTH({LOCK_NAME}) AS length", database=name)
+    [row] = mariadb.sql(f"SELECT CHAR_LENGTH({lock_name(NAME)}) AS length", database=name)
     assert row["length"] <= 64  # MariaDB would take more, MySQL refuses it
 
 

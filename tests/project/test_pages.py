@@ -126,7 +126,7 @@ def test_each_file_that_is_named_is_there(page: str) -> None:
 
 
 def test_no_picture_has_a_semicolon() -> None:
-    """In Mermaid it ends a statement, also in the middle of a message: GitHub would show an error in the picture's place."""
+    """In Mermaid it ends a statement, also inside a message: GitHub would show an error in the picture's place."""
     pictures = {page: blocks(page, "mermaid") for page in PAGES}
     assert [page for page, found in pictures.items() if any(";" in picture for picture in found)] == []
     assert sum(map(len, pictures.values())) >= 7

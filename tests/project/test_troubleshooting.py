@@ -13,6 +13,7 @@ import pymysql
 import pytest
 
 from handlers.accounts.tokens import TokenKeys
+from settings import NAME
 from tests.conftest import TEST_SETTINGS, Environment
 from tests.support.proxy import Proxy
 from tests.support.servers import MariaDB, Redis, free_port
@@ -26,7 +27,7 @@ import os
 from infra import logs
 stdout = os.dup(1)
 os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
-writer = logs.configure(level="INFO", log_format="json")
+writer = logs.configure(service="berth", level="INFO", log_format="json")
 logs.get_logger("system").info("lost")
 writer.flush()
 os.dup2(stdout, 1)
@@ -128,7 +129,7 @@ def all_connections_taken(mariadb: MariaDB) -> Iterator[None]:
 def bad_requests() -> list[str]:
     """And the first lines of one that serves."""
     with Service({**TEST_SETTINGS, "LOGIN_RATE_LIMIT": "1/300", "MAX_BODY_BYTES": "1000"}) as service:
-        token = TokenKeys("another key " * 3, (), 900).issue("an account", "a session")
+        token = TokenKeys(NAME, "another key " * 3, (), 900).issue("an account", "a session")
         service.client.get("/v1/auth/me", headers={"Authorization": f"Bearer {token}"})
         service.raw(b"GET / HTTP/1.1\r\nCookie: " + b"x" * 70_000 + b"\r\n\r\n")
         for login in ("ada", "ada", "x" * 1000):

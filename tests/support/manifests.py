@@ -12,8 +12,8 @@ from typing import Any
 import yaml
 
 from app import USAGE
-from infra.sql.pool import CLOSE_TIMEOUT
 from infra.process.server import CANCEL_TIMEOUT, IDLE_LINGER
+from infra.sql.pool import CLOSE_TIMEOUT
 from settings import VARIABLES, Settings, load
 
 ROOT = Path(__file__).parents[2]

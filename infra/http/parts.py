@@ -1,0 +1,43 @@
+"""A part of the service: what a folder or a file of handlers adds to the platform."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, NamedTuple
+
+from starlette.routing import Route
+
+from infra.events.tasks import Task
+from infra.http.state import State
+from infra.sql.database import Connection
+
+Json = dict[str, Any]
+Open = Callable[[State], AbstractAsyncContextManager[Mapping[str, Any]]]
+Hook = Callable[[Connection, str], Awaitable[None]]
+
+
+class Reader(NamedTuple):
+    """How a handler's parameter of one type is filled.
+
+    `read` gets the request and the parameter's type. `problems`: the statuses of the Problems that it raises, and when.
+    `security`: OpenAPI's Security Scheme Object, by its name.
+    """
+
+    read: Callable[[Any, Any], Awaitable[Any]]
+    problems: Mapping[int, str] = {}
+    security: Mapping[str, Json] = {}
+
+
+class Part(NamedTuple):
+    """`open` is entered by the lifespan after the platform, and what it gives is added to the state.
+
+    `readers`: by the type of the parameters that they fill. `tasks`: scheduled work, by the type of the event that asks
+    for it. `hooks`: what another part calls in its transaction, by the name that it gives, with an id.
+    `links`: what `GET /` shows, paths by their names.
+    """
+
+    routes: Sequence[Route] = ()
+    open: Open | None = None
+    readers: Mapping[type, Reader] = {}
+    tasks: Mapping[str, Task] = {}
+    hooks: Mapping[str, Hook] = {}
+    links: Mapping[str, str] = {}

@@ -1,0 +1,37 @@
+"""Other services: who asks with a bearer token (RFC 6750) that a setting holds."""
+
+import base64
+import hmac
+from contextlib import suppress
+from typing import Any
+
+from starlette.requests import HTTPConnection
+
+from infra.http.problems import Problem, Unauthorized
+
+
+def authenticate_service(request: HTTPConnection[Any], token: str | None) -> None:
+    """A 401 Problem unless the request carries the `token`, or a 404 when none is set.
+
+    As the password of Basic (RFC 7617) it will do, too: from a URL's userinfo that is all that Knative's sources make.
+    """
+    if token is None:
+        raise Problem(404, "no such resource")
+    scheme, credentials = authorization(request)
+    given = credentials.encode("latin-1")
+    if scheme == "basic":
+        with suppress(ValueError):
+            given = base64.b64decode(given).partition(b":")[2]
+    if scheme not in ("bearer", "basic"):
+        raise Unauthorized("a bearer token is needed")
+    if not hmac.compare_digest(given, token.encode()):
+        raise Unauthorized("the bearer token is wrong", "invalid_token")
+
+
+def authorization(request: HTTPConnection[Any]) -> tuple[str, str]:
+    """The scheme, in lower case, and the credentials that the request was sent with (RFC 9110, section 11.6.2)."""
+    for name, value in request.scope["headers"]:
+        if name == b"authorization":
+            scheme, _, credentials = value.decode("latin-1").partition(" ")
+            return scheme.lower(), credentials.strip(" ")
+    return "", ""
