@@ -6,13 +6,14 @@ import sys
 from alembic import context
 
 import settings
+from infra.base.variables import SettingsError
 from infra.sql.schema import migration_connection
 
 
 def load_settings() -> settings.Settings:
     try:
         return settings.load()
-    except settings.SettingsError as error:
+    except SettingsError as error:
         print(error, file=sys.stderr)
         sys.exit(os.EX_CONFIG)
 

@@ -53,7 +53,7 @@ def test_without_tls_the_password_stays_and_the_last_line_says_what_is_needed(
         env = TEST_SETTINGS | server.environment() | {"MYSQL_SSL_MODE": mode, "STARTUP_TIMEOUT": "0.7"}
         done = run_app(*command, env=env | {"DATA_DIR": tmp_path, "HOST": "127.0.0.1", "PORT": free_port()})
         assert not any(PASSWORD.encode() in sent for sent in server.received)
-    assert done.returncode == os.EX_UNAVAILABLE, done.stdout
+    assert done.returncode == os.EX_CONFIG, done.stdout
     last = parse(done.stdout.splitlines()[-1])
     assert last["severity"] == "CRITICAL"
     assert "caching_sha2_password needs TLS: MYSQL_SSL_MODE is disabled, or the server offers none" in last["message"]

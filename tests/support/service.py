@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 import time
+from base64 import urlsafe_b64decode
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -45,6 +46,13 @@ class Account:
     @property
     def headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.access_token}"}
+
+    @property
+    def session_id(self) -> str:
+        """As the access token says it, whether it is genuine or not."""
+        payload = self.access_token.split(".")[1]
+        session_id: str = json.loads(urlsafe_b64decode(payload + "==="))["sid"]
+        return session_id
 
 
 def clean_environment(env: Environment) -> dict[str, str]:
