@@ -1,6 +1,5 @@
 """Imports of a package without what it imports for nothing: nearly half of the start."""
 
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,8 +7,6 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
-
-COMPILE: Any = re.compile
 
 
 class LeftOut(RuntimeError):  # noqa: N818 - says it
@@ -116,30 +113,3 @@ def without(*packages: str) -> Iterator[None]:
         sys.meta_path.remove(finder)
         for name in [name for name, module in sys.modules.items() if isinstance(module, StandIn)]:
             del sys.modules[name]
-
-
-class LatePattern:
-    """A regular expression that is compiled when it is first used."""
-
-    def __init__(self, *arguments: Any) -> None:
-        self.arguments = arguments
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # asked for by what makes the class that it is an attribute of
-            raise AttributeError(name)
-        return getattr(COMPILE(*self.arguments), name)
-
-
-@contextmanager
-def late_patterns(module: str) -> Iterator[None]:
-    """Where the block's imports load the `module`, it gets what it compiles as LatePatterns."""
-
-    def compile_pattern(*arguments: Any) -> Any:
-        caller = sys._getframe(1).f_globals["__name__"]  # noqa: SLF001 - nothing else tells who asks
-        return (LatePattern if caller == module else COMPILE)(*arguments)
-
-    re.compile = compile_pattern  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        re.compile = COMPILE

@@ -28,21 +28,6 @@ def test_a_service_without_servers_imports_neither_their_clients_nor_the_migrati
     assert loaded & NOT_NEEDED == set()
 
 
-def test_patterns_that_were_left_uncompiled_at_the_start_work_when_they_are_used() -> None:
-    code = """
-import re, settings
-from marshmallow import ValidationError, validate
-email = validate.Email()
-assert type(email.DOMAIN_REGEX).__name__ == "LatePattern" and isinstance(re.compile("a"), re.Pattern)
-print(email("ada@example.com"))
-try:
-    email("ada@example..com")
-except ValidationError as error:
-    print(error)
-"""
-    assert run("-c", code, env={}).stdout == "ada@example.com\nNot a valid email address.\n"
-
-
 def test_garbage_is_collected_from_the_end_of_the_start_on(tmp_path: Path) -> None:
     done = run("-c", OPEN, env={**TEST_SETTINGS, "DATA_DIR": tmp_path})
     assert "False True True" in done.stdout, done.stdout + done.stderr
