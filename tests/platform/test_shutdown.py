@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from infra.process.server import take_no_more
 from tests.conftest import TEST_SETTINGS, StartService
 from tests.support.proxy import Proxy
 from tests.support.servers import MariaDB, free_port, wait_until
@@ -83,6 +84,19 @@ def test_nobody_who_was_accepted_gets_a_reset(start_service: StartService) -> No
         thread.join()
     assert service.wait_for_exit() == 0
     assert (broken, set(answered)) == ([], {200})
+
+
+def test_a_listener_that_takes_no_more_keeps_who_has_come_and_answers_nobody_else() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as late:
+        with socket.create_connection(listener.getsockname(), timeout=5) as early:
+            take_no_more(listener)
+            late.settimeout(0.1)
+            with pytest.raises(TimeoutError):  # neither taken, and reset when the listener closes, nor refused
+                late.connect(listener.getsockname())
+            accepted, _ = listener.accept()
+            with accepted:
+                accepted.sendall(b"served")
+                assert early.recv(100) == b"served"
 
 
 def test_kept_alive_connections_are_told_to_close_and_hold_nothing_up(start_service: StartService) -> None:
