@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -122,13 +123,21 @@ async def serve(app: Starlette, settings: Settings, writer: LogWriter) -> None:
             async with app.router.lifespan_context(app) as state:
                 server = Server(app, settings, dict(state or {}))
                 await server.startup([listener])
-                log.info("serving", extra={"host": settings.host, "port": listener.getsockname()[1]})
+                log.info("serving", extra=where(settings, listener.getsockname()[1]))
                 await server.main_loop()
                 await server.drain(listener)
     except asyncio.CancelledError:
         if not received:
             raise
     log.info("stopped")
+
+
+def where(settings: Settings, port: int) -> dict[str, object]:
+    """For the log line; on somebody's own machine with the address to click."""
+    served = {"host": settings.host, "port": port}
+    host = "localhost" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104 - compared
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return served | ({"url": url} if settings.sys_env == "local" else {})
 
 
 def bind(settings: Settings) -> socket.socket:
@@ -144,5 +153,7 @@ def bind(settings: Settings) -> socket.socket:
         listener.bind(address)
     except OSError as error:
         asked_for = f"HOST {settings.host}, PORT {settings.port}"
-        raise StartupError(os.EX_UNAVAILABLE, f"can't listen on {asked_for}: {error}") from None
+        taken = error.errno == errno.EADDRINUSE and settings.sys_env == "local"
+        advice = f"; take another: PORT={settings.port % 65535 + 1} make run (or make dev)" if taken else ""
+        raise StartupError(os.EX_UNAVAILABLE, f"can't listen on {asked_for}: {error}{advice}") from None
     return listener
