@@ -31,7 +31,7 @@ RUN rm -rf python3.*/ensurepip python3.*/idlelib python3.*/pydoc_data python3.*/
     && python3 -m compileall -q --invalidation-mode unchecked-hash . \
     && install -d -o 10001 -g 10001 /data
 COPY --from=packages /opt/venv /opt/venv
-ENV PATH=/opt/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 DATA_DIR=/data
+ENV PATH=/opt/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 HOST=0.0.0.0 DATA_DIR=/data
 WORKDIR /app
 USER 10001:10001
 EXPOSE 8000

@@ -30,6 +30,7 @@ from infra.http.limits import RequestLimits
 from infra.process.commands import run_migrations, run_task
 from infra.process.lifespan import open_parts, open_platform, tasks_of
 from infra.process.server import serve
+from infra.process.startup import load_or_exit
 from settings import Settings
 
 PARTS = [accounts.PART]
@@ -59,7 +60,7 @@ USAGE = f"""usage: python app.py            serve on HOST and PORT
        python settings.py       show every setting, its value and where it came from
 
 Settings come from environment variables only. Exit status: 0 stopped by a signal or done, 64 wrong usage,
-69 a server that is needed can't be reached, 78 a setting is wrong or the schema is behind."""
+69 a server that is needed can't be reached, 70 a migration failed, 78 a setting is wrong or the schema is behind."""
 
 log = logs.get_logger("system")
 
@@ -96,18 +97,6 @@ def configure_logs(settings: Settings) -> logs.LogWriter:
     )
 
 
-def load_settings() -> Settings:
-    """Says what is wrong with the environment, one line each, and exits 78."""
-    try:
-        return environment.load()
-    except environment.SettingsError as error:
-        writer = logs.configure(service=environment.NAME, level="INFO", log_format="json")
-        for problem in error.problems:
-            log.critical(problem.text, extra={"variable": problem.variable})
-        writer.flush()
-        sys.exit(os.EX_CONFIG)
-
-
 def main(arguments: list[str]) -> int:
     """The exit status; see USAGE."""
     match arguments:
@@ -126,7 +115,7 @@ def main(arguments: list[str]) -> int:
         case _:
             print(USAGE, file=sys.stderr)
             return os.EX_USAGE
-    settings = load_settings()
+    settings = load_or_exit(environment.load, environment.NAME)
     writer = configure_logs(settings)
     for warning in (*settings.warnings, *fast.warnings()):
         log.warning(warning)
@@ -146,7 +135,7 @@ def __getattr__(name: str) -> Any:
     """`uvicorn app:app`: the app is made when it is first asked for, so that importing this module reads nothing."""
     if name != "app":
         raise AttributeError(name)
-    settings = load_settings()
+    settings = load_or_exit(environment.load, environment.NAME)
     configure_logs(settings)
     globals()["app"] = create_app(settings)
     return globals()["app"]

@@ -1,4 +1,4 @@
-"""Stand-ins for what another package imports or makes and nothing here ever calls: nearly half of the start."""
+"""Imports of a package without what it imports for nothing: nearly half of the start."""
 
 import re
 import sys
@@ -12,25 +12,77 @@ from typing import Any
 COMPILE: Any = re.compile
 
 
-class AnyName(type):
-    def __getattr__(cls, name: str) -> Any:
+class LeftOut(RuntimeError):  # noqa: N818 - says it
+    """Something was used that `without()` has left out of an import."""
+
+
+class Unbound:
+    """The base of classes that derive from a name that was left out."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        raise LeftOut(f"{type(self).__qualname__} derives from what without() left out of an import")
+
+
+class Name:
+    """In place of what a package left out has: while that import runs, a decorator that does nothing, a base, a type.
+
+    Used afterwards it raises LeftOut.
+    """
+
+    def __init__(self, name: str, finder: "StandInFinder") -> None:
+        self.left_out, self.finder = name, finder
+
+    def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return Anything
+        return Name(f"{self.left_out}.{name}", self.importing())
 
+    def __call__(self, *args: Any, **_: object) -> Any:
+        self.importing()
+        return args[0] if args and callable(args[0]) else self
 
-class Anything(metaclass=AnyName):
-    """In place of a class, to derive from or to make, of a decorator, which then does nothing, or of a module."""
+    def __getitem__(self, _: object) -> Any:
+        self.importing()
+        return self
 
-    def __new__(cls, *args: Any, **_: Any) -> Any:
-        return args[0] if args else super().__new__(cls)
+    def __or__(self, _: object) -> Any:  # of two types
+        self.importing()
+        return self
+
+    __ror__ = __or__
+
+    def __mro_entries__(self, _: object) -> tuple[type, ...]:
+        self.importing()
+        return (Unbound,)
+
+    def __bool__(self) -> bool:
+        raise self.refusal()
+
+    def __instancecheck__(self, _: object) -> bool:
+        raise self.refusal()
+
+    __subclasscheck__ = __instancecheck__
+
+    def importing(self) -> "StandInFinder":
+        if self.finder not in sys.meta_path:
+            raise self.refusal()
+        return self.finder
+
+    def refusal(self) -> LeftOut:
+        return LeftOut(f"{self.left_out} is used, which without() left out of an import: FAST=off imports everything")
 
 
 class StandIn(ModuleType):
+    """In place of a module that was left out."""
+
     __version__ = "0"
 
+    def __init__(self, name: str, finder: "StandInFinder") -> None:
+        super().__init__(name)
+        self.finder = finder
+
     def __getattr__(self, name: str) -> Any:
-        return getattr(Anything, name)
+        return getattr(Name(self.__name__, self.finder), name)
 
 
 class StandInFinder(MetaPathFinder, Loader):
@@ -43,17 +95,19 @@ class StandInFinder(MetaPathFinder, Loader):
         return ModuleSpec(name, self, is_package=True) if name.partition(".")[0] in self.packages else None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        return StandIn(spec.name)
+        return StandIn(spec.name, self)
 
     def exec_module(self, module: ModuleType) -> None:
         pass
 
 
 @contextmanager
-def stand_ins(*packages: str) -> Iterator[None]:
-    """The block's imports get stand-ins for those `packages` that are not loaded; afterwards they can be imported."""
-    missing = [name for name in packages if name not in sys.modules]
-    finder = StandInFinder(missing)
+def without(*packages: str) -> Iterator[None]:
+    """The block's imports get stand-ins for those `packages` that are not loaded; afterwards they can be imported.
+
+    What is used of them afterwards raises LeftOut, and so does making an object of a class that derives from them.
+    """
+    finder = StandInFinder([name for name in packages if name not in sys.modules])
     sys.meta_path.insert(0, finder)
     try:
         yield

@@ -243,10 +243,10 @@ def test_an_attempt_that_could_not_be_checked_is_not_counted(counters: dict[str,
 
 
 def test_an_unknown_account_costs_a_whole_hash_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    costs: list[tuple[int, int, int]] = []
+    costs: list[passwords.Cost] = []
 
-    def hashed(password: str, salt: bytes, n: int, r: int, p: int) -> bytes:
-        costs.append((n, r, p))
+    def hashed(password: str, salt: bytes, cost: passwords.Cost) -> bytes:
+        costs.append(cost)
         return bytes(32)
 
     monkeypatch.setattr(passwords, "_scrypt", hashed)

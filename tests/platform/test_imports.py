@@ -29,7 +29,7 @@ def test_a_service_without_servers_imports_neither_their_clients_nor_the_migrati
 
 
 def test_the_redis_client_comes_without_the_type_checker_that_it_never_calls() -> None:
-    loaded = imported("infra.redis")
+    loaded = imported("infra.redis.client")
     assert "coredis" in loaded
     assert "beartype" not in loaded
 
@@ -37,9 +37,7 @@ def test_the_redis_client_comes_without_the_type_checker_that_it_never_calls() -
 def test_what_was_left_out_of_the_start_can_be_imported_afterwards() -> None:
     code = """
 import sys
-from infra.sql.pool import Pool
-from settings import load
-Pool("sqlite:////tmp/unused.db", load({"SYS_ENV": "test", "SECRET_KEY": "k" * 32}))
+from infra.sql import database
 assert not [name for name in sys.modules if name.startswith("sqlalchemy")]
 import sqlalchemy
 print(sqlalchemy.create_engine("sqlite://").connect().exec_driver_sql("SELECT 41 + 1").scalar())
