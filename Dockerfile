@@ -1,4 +1,4 @@
-# `docker build -t berth .`; what can be set is in README.md. Only the last stage is in the image.
+# `docker build -t berth .`; what can be set is in docs/deployment/compose.md. Only the last stage is in the image.
 ARG PYTHON_IMAGE=python:3.13-slim
 
 FROM ${PYTHON_IMAGE} AS packages

@@ -60,7 +60,7 @@ USAGE = f"""usage: python app.py            serve on HOST and PORT
        python settings.py       show every setting, its value and where it came from
 
 Settings come from environment variables only. Exit status: 0 stopped by a signal or done, 64 wrong usage,
-69 a server that is needed can't be reached, 78 a setting is wrong or the schema is behind."""
+69 a server that is needed can't be reached, 70 a migration failed, 78 a setting is wrong or the schema is behind."""
 
 log = logs.get_logger("system")
 

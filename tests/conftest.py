@@ -1,7 +1,7 @@
 import re
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from sqlite3 import Row, connect, sqlite_version
 from typing import Any, Protocol, TypeVar
 
@@ -122,19 +122,33 @@ def service(backend: str, request: pytest.FixtureRequest) -> Iterator[Service]:
 
 @pytest.fixture(scope="session")
 def quick_service(backend: str, request: pytest.FixtureRequest) -> Iterator[QuickService]:
-    """Like `service`, with cheap password hashes: for what needs hundreds of accounts."""
-    with QuickService({**TEST_SETTINGS, **backend_settings(backend, request)}) as shared:
+    """Like `service`, with cheap password hashes: for all that isn't about them."""
+    env = {**TEST_SETTINGS, **backend_settings(backend, request), "EVENTS_TOKEN": EVENTS_TOKEN}
+    with QuickService(env) as shared:
         yield shared
 
 
 @pytest.fixture
 def start_service(request: pytest.FixtureRequest) -> Iterator[StartService]:
     """Starts services with settings of their own, and stops them at the end of the test."""
+    with starter(Service, request) as start_one:
+        yield start_one
+
+
+@pytest.fixture
+def start_quick_service(request: pytest.FixtureRequest) -> Iterator[StartService]:
+    """Like `start_service`, with cheap password hashes."""
+    with starter(QuickService, request) as start_one:
+        yield start_one
+
+
+@contextmanager
+def starter(kind: type[Service], request: pytest.FixtureRequest) -> Iterator[StartService]:
     with ExitStack() as running:
 
         def start_one(backend: str = "sqlite", /, *, wait: bool = True, **settings: object) -> Service:
             env = {**TEST_SETTINGS, **backend_settings(backend, request), **settings}
-            return running.enter_context(Service(env, wait=wait))
+            return running.enter_context(kind(env, wait=wait))
 
         yield start_one
 

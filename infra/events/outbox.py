@@ -9,6 +9,7 @@ import random
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -18,7 +19,7 @@ from infra.events.cloudevents import STRUCTURED, CloudEvent
 from infra.events.sink import TIMEOUT, Sink
 from infra.logs import get_logger, request_context
 from infra.metrics.counters import Family
-from infra.sql.database import Connection, Database, Row
+from infra.sql.database import Connection, Database
 from settings import Settings
 
 BATCH = 10  # events sent at the same time
@@ -33,6 +34,12 @@ DUE = (
 )
 
 log = get_logger("task")
+
+
+class DueEvent(NamedTuple):
+    id: str
+    json: str
+    attempts: int
 
 
 class Outbox:
@@ -78,6 +85,7 @@ class Outbox:
     async def run(self) -> None:
         """Delivers until cancelled: at once what this instance adds, a little later what others left behind."""
         failures = 0
+        self.filled.set()  # it may be: by an instance that crashed
         while True:
             if failures:
                 await asyncio.sleep(backoff(failures, LONGEST_PAUSE))
@@ -91,23 +99,29 @@ class Outbox:
 
     async def deliver_due(self) -> bool:
         """Sends what is due, until nothing is left or all of a batch fails, and then returns False."""
-        while self.sink and (rows := await self.database.fetch_all(DUE, {"now": now_ms(), "count": BATCH})):
-            if not any(await asyncio.gather(*(self.deliver(self.sink, row) for row in rows))):
+        while self.sink and (due := await self.due()):
+            async with asyncio.TaskGroup() as group:  # cancelled, it waits for each to give its claim back
+                deliveries = [group.create_task(self.deliver(self.sink, event)) for event in due]
+            if not any(delivery.result() for delivery in deliveries):
                 return False
         return True
 
-    async def deliver(self, sink: Sink, row: Row) -> bool:
+    async def due(self) -> list[DueEvent]:
+        return await self.database.fetch_all(DUE, {"now": now_ms(), "count": BATCH}, into=DueEvent)
+
+    async def deliver(self, sink: Sink, event: DueEvent) -> bool:
         """Whether the event has left the outbox, or another instance is at it."""
-        event_id, event, attempts = row
+        event_id, attempts = event.id, event.attempts
+        claim = {"id": event_id, "attempts": attempts, "until": now_ms() + CLAIM * 1000}
         try:
             claimed = await self.database.execute(
                 "UPDATE outbox SET attempts = attempts + 1, attempt_at = :until"
                 " WHERE id = :id AND attempts = :attempts",
-                {"id": event_id, "attempts": attempts, "until": now_ms() + CLAIM * 1000},
+                claim,
             )
             if not claimed:
                 return True
-            refusal = await self.send(sink, event)
+            refusal = await self.send(sink, event.json)
             if refusal is None:
                 await self.database.execute("DELETE FROM outbox WHERE id = :id", {"id": event_id})
                 self.delivered += 1
@@ -120,11 +134,22 @@ class Outbox:
             log.warning("event not delivered: %s", refusal, extra={"event_id": event_id, "attempts": attempts + 1})
         except Unavailable:  # the claim runs out and whoever comes next tries again
             pass
+        except asyncio.CancelledError:  # this instance stops: the next one must not have to wait for the claim's end
+            with suppress(Unavailable):
+                await self.give_back(claim)
+            raise
         return False
 
-    async def send(self, sink: Sink, event: str) -> str | None:
+    async def give_back(self, claim: dict[str, Any]) -> None:
+        """Makes the event due, unless the attempt has ended meanwhile or another instance's has begun."""
+        await self.database.execute(
+            "UPDATE outbox SET attempt_at = :now WHERE id = :id AND attempts = :attempts + 1 AND attempt_at = :until",
+            claim | {"now": now_ms()},
+        )
+
+    async def send(self, sink: Sink, text: str) -> str | None:
         """None, or why the sink has not taken it."""
-        body = msgspec.json.encode(self.extensions | msgspec.json.decode(event))
+        body = msgspec.json.encode(self.extensions | msgspec.json.decode(text))
         try:
             status = await sink.post(STRUCTURED, body)
         except (OSError, ValueError) as error:

@@ -2,7 +2,7 @@
 
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from infra.http.problems import Problem, problem_response
 
@@ -28,3 +28,10 @@ class Cors(CORSMiddleware):
             await response(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
+
+    async def send(self, message: Message, send: Send, request_headers: Headers) -> None:
+        """With a message of its own: the app's may be one that answers other requests, too."""
+        if message["type"] == "http.response.start":
+            headers = [(name.lower(), value) for name, value in message.get("headers", ())]
+            message = {**message, "headers": headers}
+        await super().send(message, send, request_headers)

@@ -81,7 +81,7 @@ def bodies_of(operation: Operation) -> dict[str, Any]:
 
 
 def forbid_nul(schema: Json) -> None:
-    """What `bodies.refuse_nul` refuses."""
+    """NUL is refused in any text."""
     for field in schema["properties"].values():
         for kind in (field, *field.get("anyOf", [])):
             if kind.get("type") == "string":

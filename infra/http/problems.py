@@ -68,17 +68,23 @@ class Unauthorized(Problem):
 def problem_document(status: int, detail: str, instance: str, errors: list[FieldError] | None = None) -> bytes:
     """The document's JSON, with the trace id of the request at hand."""
     context = request_context.get()
+    errors = [FieldError(printable(error.field), printable(error.message)) for error in errors or []]
     return msgspec.json.encode(
         ProblemDocument(
             type="about:blank",
             title=HTTPStatus(status).phrase,
             status=status,
-            detail=detail,
-            instance=instance.encode("utf-8", "replace").decode(),
+            detail=printable(detail),
+            instance=printable(instance),
             trace_id=context.trace_id if context else "",
-            errors=errors if errors is not None else msgspec.UNSET,
+            errors=errors or msgspec.UNSET,
         )
     )
+
+
+def printable(text: str) -> str:
+    """Without lone surrogates, which JSON may escape but UTF-8 can't hold."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def problem_response(error: Problem | Unavailable | Duplicate, instance: str) -> Response:

@@ -18,7 +18,7 @@ from infra.metrics.counters import Family, Registry, RequestMetrics
 from infra.process.startup import retry
 from infra.redis.store import Store, open_store
 from infra.sql.database import Database, open_database, sqlite_path
-from infra.sql.schema import is_current, migrate
+from infra.sql.schema import migrate, missing_migrations
 from settings import Settings
 
 Opened = dict[str, Any]
@@ -70,9 +70,12 @@ async def open_current_database(stack: contextlib.AsyncExitStack, settings: Sett
     """Raises StartupError: 69 when it can't be reached in time, 78 when its schema is behind the code."""
     database = await retry(database_name(settings), lambda: open_database(settings), deadline)
     stack.push_async_callback(database.close)
-    if not await is_current(database):
+    if missing := await missing_migrations(database):
         if settings.mysql_enabled:
-            raise StartupError(os.EX_CONFIG, "the database's schema is behind this code: run `python app.py migrate`")
+            text = (
+                f"the database's schema is behind this code, without {', '.join(missing)}: run `python app.py migrate`"
+            )
+            raise StartupError(os.EX_CONFIG, text)
         await upgrade(settings)
     return database
 
@@ -84,7 +87,7 @@ async def await_redis(redis: Store, settings: Settings, deadline: float) -> None
 
 
 async def upgrade(settings: Settings) -> None:
-    """Raises StartupError 69."""
+    """Raises StartupError: 69, or 70 when a migration fails."""
     try:
         await asyncio.to_thread(migrate, settings)
     except Unavailable as error:

@@ -23,7 +23,7 @@ def log_in(server: LoginServer, mode: str) -> None:
         async with asyncio.timeout(10):
             database = await open_database(settings)
             async with database.primary.connection() as connection:
-                socket = connection.raw._writer.get_extra_info("socket")  # noqa: SLF001
+                socket = connection.raw_connection._writer.get_extra_info("socket")  # noqa: SLF001
             await database.close()
             while socket.fileno() != -1:  # noqa: ASYNC110 - TLS says good-bye both ways after close() has returned
                 await asyncio.sleep(0.01)

@@ -20,12 +20,24 @@ from tests.support.service import Account, Service, parse, run_app
 from tests.support.sink import Sink
 
 DELIVER = "dev.berth.events.deliver"
+CLAIM = 20  # seconds: what nobody gave back is due again then
+BATCH = 10  # events sent at the same time
+
+
+@pytest.fixture
+def start_service(start_quick_service: StartService) -> StartService:
+    """No password is looked at here."""
+    return start_quick_service
 
 
 def delete(service: Service, account: Account) -> None:
     body = {"password": account.password}
     answer = service.client.request("DELETE", "/v1/auth/me", headers=account.headers, json=body)
     assert answer.status_code == 204
+
+
+def now_ms() -> int:
+    return int(time.time() * 1000)
 
 
 def wait_until_empty(service: Service, sql: Sql) -> None:
@@ -141,6 +153,34 @@ def test_a_sink_that_is_slow_holds_up_no_request_and_no_exit(start_service: Star
     assert time.monotonic() - started < 5
 
 
+def test_a_sink_that_says_nothing_is_given_up_and_asked_again(start_service: StartService, sink: Sink) -> None:
+    service = start_service(K_SINK=sink.url)
+    sink.hold()
+    account = service.sign_up()
+    line = service.wait_for_log(type="task", event_id=account.id, within=CLAIM)
+    assert line["message"] == "event not delivered: no answer in time"
+    sink.release()
+    sink.wait_for(account.id, "registered", "registered")
+
+
+def test_so_many_events_and_no_more_are_sent_at_the_same_time(
+    start_service: StartService, backend: str, sink: Sink, sql: Sql
+) -> None:
+    service = start_service(backend, K_SINK=sink.url)
+    sink.hold()
+    accounts = [service.sign_up() for _ in range(BATCH + 1)]
+    sink.wait_until_asked()
+    kill_and_make_due(service, sql)
+    asked = sink.asked
+    restart(start_service, service)
+    sink.wait_until_asked(asked + BATCH)
+    time.sleep(0.3)  # in which one more would have come
+    assert sink.asked == asked + BATCH
+    sink.release()
+    for account in accounts:
+        sink.wait_until_taken(account.id)
+
+
 def test_a_sink_over_tls_is_verified(start_service: StartService, tmp_path: Path) -> None:
     make_certificates(tmp_path, LOOPBACK_NAMES)
     with Sink(tmp_path / "server.pem", tmp_path / "server.key") as sink:
@@ -156,14 +196,20 @@ def test_a_sink_over_tls_is_verified(start_service: StartService, tmp_path: Path
 # Crashes, and several instances
 
 
+def kill_and_make_due(service: Service, sql: Sql) -> None:
+    """As it would be when its claims have run out."""
+    service.signal(signal.SIGKILL)
+    service.wait_for_exit()
+    sql(service, "UPDATE outbox SET attempt_at = 1")
+
+
 def test_what_was_not_sent_before_a_crash_is_sent_after_it(
-    start_service: StartService, backend: str, sink: Sink
+    start_service: StartService, backend: str, sink: Sink, sql: Sql
 ) -> None:
     service = start_service(backend, K_SINK=sink.url)
     sink.stop()
     account = service.sign_up()
-    service.signal(signal.SIGKILL)
-    service.wait_for_exit()
+    kill_and_make_due(service, sql)
     sink.start()
     restart(start_service, service)
     sink.wait_for(account.id, "registered")
@@ -180,11 +226,57 @@ def test_what_a_crash_cut_off_half_way_is_sent_again(
     service.wait_for_exit()
     sink.release()
     [row] = sql(service, "SELECT * FROM outbox")
-    assert row["attempt_at"] > time.time() * 1000  # its claim, which nobody may take before
+    assert row["attempt_at"] > now_ms()  # its claim, which nobody may take before
     sql(service, "UPDATE outbox SET attempt_at = 1")
     restart(start_service, service)
     events = sink.wait_for(account.id, "registered", "registered")
     assert events[0] == events[1]
+
+
+def test_what_an_instance_is_sending_when_it_stops_is_sent_by_another_at_once(
+    start_service: StartService, backend: str, sink: Sink
+) -> None:
+    one = start_service(backend, K_SINK=sink.url)
+    sink.hold()
+    sending = one.sign_up()
+    sink.wait_until_asked()
+    restart(start_service, one)
+    assert one.stop() == 0
+    sink.wait_until_asked(2, within=CLAIM / 2)
+    sink.release()
+    sink.wait_for(sending.id, "registered", "registered")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_instance_that_stops_leaves_all_that_it_was_sending_due(
+    start_service: StartService, backend: str, sink: Sink, sql: Sql, number: signal.Signals
+) -> None:
+    service = start_service(backend, K_SINK=sink.url)
+    sink.stop()
+    accounts = [service.sign_up() for _ in range(3)]
+    service.stop()
+    sink.hold()
+    sink.start()
+    sql(service, "UPDATE outbox SET attempt_at = 1")
+    again = restart(start_service, service)
+    sink.wait_until_asked(3)
+    again.signal(number)
+    assert again.wait_for_exit() == 0
+    due = sql(service, f"SELECT id FROM outbox WHERE attempt_at <= {now_ms()}")
+    assert {row["id"] for row in due} == {account.id for account in accounts}
+
+
+def test_a_stop_leaves_what_another_instance_has_claimed_meanwhile(
+    start_service: StartService, sink: Sink, sql: Sql
+) -> None:
+    service = start_service(K_SINK=sink.url)
+    sink.hold()
+    service.sign_up()
+    sink.wait_until_asked()
+    until = now_ms() + 60_000
+    sql(service, f"UPDATE outbox SET attempts = attempts + 1, attempt_at = {until}")
+    assert service.stop() == 0
+    assert [row["attempt_at"] for row in sql(service, "SELECT attempt_at FROM outbox")] == [until]
 
 
 def test_several_instances_deliver_each_event_once_and_in_order(
@@ -218,9 +310,7 @@ def test_a_job_delivers_what_is_left(start_service: StartService, backend: str, 
     service = start_service(backend, K_SINK=sink.url)
     sink.stop()
     account = service.sign_up()
-    service.signal(signal.SIGKILL)
-    service.wait_for_exit()
-    sql(service, "UPDATE outbox SET attempt_at = 1")
+    kill_and_make_due(service, sql)
     assert run_app("run", DELIVER, env=service.env).returncode == os.EX_UNAVAILABLE
     sink.start()
     sql(service, "UPDATE outbox SET attempt_at = 1")
@@ -256,7 +346,7 @@ def test_a_background_task_that_crashes_is_logged_and_starts_again(caplog: pytes
     again = asyncio.Event()
     asyncio.run(main())
     [record] = caplog.records
-    assert (record.name, record.levelname, starts) == ("berth.task", "ERROR", 2)
+    assert (record.name, record.levelname, starts) == ("service.task", "ERROR", 2)
     assert "a defect" in str(record.exc_info)
 
 

@@ -321,14 +321,6 @@ def test_a_database_may_have_as_long_a_name_as_mysql_allows(mariadb: MariaDB) ->
     assert row["length"] <= 64  # MariaDB would take more, MySQL refuses it
 
 
-def test_migrating_tells_each_step_in_a_log_line(tmp_path: Path) -> None:
-    done = run_app("migrate", env={**TEST_SETTINGS, "DATA_DIR": str(tmp_path)})
-    messages = [line["message"] for line in map(parse, done.stdout.splitlines())]
-    steps = [message for message in messages if message.startswith("migration ")]
-    assert [step.partition(":")[0] for step in steps] == STEPS
-    assert done.stderr == ""
-
-
 def test_a_migration_that_may_not_create_tables_says_so(mariadb: MariaDB) -> None:
     name = mariadb.create_database()
     mariadb.sql("CREATE USER reader@'%%' IDENTIFIED BY %s", mariadb.password)

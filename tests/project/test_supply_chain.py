@@ -1,6 +1,7 @@
 """What a release is made from: locked packages and their bill of materials, pinned actions, one version."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -103,7 +104,10 @@ def test_what_is_no_new_version_is_not_released(version: str, copy: Path) -> Non
 def test_the_release_workflow_compares_the_tag_with_the_version() -> None:
     workflow = (ROOT / ".github" / "workflows" / "release.yml").read_text()
     [script] = re.findall(r"version=\$\((.*)\)\n", workflow)
-    done = subprocess.run(["sh", "-c", script], cwd=ROOT, capture_output=True, check=True, text=True, timeout=60)
+    env = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["sh", "-c", script], cwd=ROOT, env=env, capture_output=True, check=True, text=True, timeout=60
+    )
     assert done.stdout.strip() == VERSION
 
 

@@ -95,7 +95,7 @@ def workloads(manifests: list[Manifest]) -> list[Workload]:
     found = []
     for manifest, pod in pods(manifests):
         for container in pod["containers"]:
-            if container["image"].partition(":")[0].endswith("/berth/berth"):
+            if container["image"].partition(":")[0].rpartition("/")[2] == "berth":
                 variables, keys = variables_of(container, pod, manifests)
                 found.append(Workload(manifest["kind"], manifest["metadata"]["name"], pod, container, variables, keys))
     return found

@@ -12,6 +12,8 @@ from typing import Any, Self
 
 from tests.support.servers import free_port
 
+LONG = 60.0  # seconds: longer than a claim of a crashed instance and the pauses after failures together
+
 
 @dataclass(frozen=True)
 class Delivery:
@@ -101,14 +103,18 @@ class Sink:
             taken = [delivery.event for delivery in self.deliveries if delivery.status == 202]
         return [event for event in taken if event["subject"] == account_id]
 
-    def wait_for(self, account_id: str, *types: str, within: float = 20.0) -> list[dict[str, Any]]:
+    def wait_for(self, account_id: str, *types: str, within: float = LONG) -> list[dict[str, Any]]:
         """The account's events, when there are as many as these types."""
         self._wait_until(lambda: len(self.events_of(account_id)) >= len(types), within)
         events = self.events_of(account_id)
         assert [event["type"].removeprefix("dev.berth.account.") for event in events] == list(types)
         return events
 
-    def wait_until_asked(self, times: int = 1, within: float = 20.0) -> None:
+    def wait_until_taken(self, account_id: str, within: float = LONG) -> None:
+        """At least one event of the account's."""
+        self._wait_until(lambda: bool(self.events_of(account_id)), within)
+
+    def wait_until_asked(self, times: int = 1, within: float = LONG) -> None:
         self._wait_until(lambda: self.asked >= times, within)
 
     def _wait_until(self, happened: Any, within: float) -> None:
