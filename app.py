@@ -34,10 +34,11 @@ from infra.process.startup import load_or_exit
 from settings import Settings
 
 PARTS = [accounts.PART]
+TASKS = tasks_of(PARTS, environment.EVENTS)
 
 ROUTES = [
     Route("/",                         root.index,               methods=["GET"]),
-    Route("/v1/events",                events.receive_event,     methods=["POST"]),
+    Route("/v1/events",                events.receiver_of(TASKS), methods=["POST"]),
     Route("/metrics",                  metrics.read_metrics,     methods=["GET"]),
     Route("/health/live",              health.live,              methods=["GET"]),
     Route("/health/ready",             health.ready,             methods=["GET"]),
@@ -50,8 +51,6 @@ DOCS_ROUTES = [
     Route("/docs",                     docs.page,                methods=["GET"]),
     Route("/docs/{name}",              docs.file,                methods=["GET"]),
 ]  # fmt: skip
-
-TASKS = tasks_of(PARTS, environment.EVENTS)
 
 USAGE = f"""usage: python app.py            serve on HOST and PORT
        python app.py migrate    upgrade the database's schema, then exit
@@ -71,7 +70,7 @@ def create_app(settings: Settings) -> Starlette:
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Any]]:
         async with contextlib.AsyncExitStack() as stack:
-            opened = await open_platform(stack, settings, TASKS)
+            opened = await open_platform(stack, settings)
             await open_parts(stack, opened, PARTS)
             boot.opened()
             yield opened

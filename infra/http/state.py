@@ -6,7 +6,6 @@ import starlette.datastructures
 import starlette.requests
 
 from infra.events.outbox import Outbox
-from infra.events.tasks import Task
 from infra.metrics.counters import Registry, RequestMetrics
 from infra.redis.store import Store
 from infra.sql.database import Database
@@ -21,7 +20,6 @@ class State(starlette.datastructures.State):
     metrics: RequestMetrics
     registry: Registry
     links: dict[str, str]  # what GET / shows
-    tasks: dict[str, Task]  # by the type of the event that asks for it
     stopping: asyncio.Event  # set at SIGTERM
 
 

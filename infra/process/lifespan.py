@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from infra.base.background import background
@@ -24,7 +24,7 @@ from settings import Settings
 Opened = dict[str, Any]
 
 
-async def open_platform(stack: contextlib.AsyncExitStack, settings: Settings, tasks: Mapping[str, Task]) -> Opened:
+async def open_platform(stack: contextlib.AsyncExitStack, settings: Settings) -> Opened:
     """What `State` declares: the database and Redis at the same time, then what stands on them. Raises StartupError."""
     deadline = time.monotonic() + settings.startup_timeout
     redis = await stack.enter_async_context(open_store(settings))
@@ -46,7 +46,6 @@ async def open_platform(stack: contextlib.AsyncExitStack, settings: Settings, ta
         "outbox": outbox,
         "metrics": metrics,
         "registry": registry,
-        "tasks": dict(tasks),
         "links": {},
         "stopping": asyncio.Event(),
     }
