@@ -48,5 +48,7 @@ def describe(error: BaseException) -> str:
     if isinstance(error, TimeoutError) and not str(error):  # of asyncio.timeout(), which gives no reason
         return NO_ANSWER
     inner = error.__cause__ or (error.__context__ if not error.__suppress_context__ else None)
+    if isinstance(inner, Unavailable):  # of an attempt before this one
+        inner = None
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return f"{text} ({describe(inner)})" if inner is not None else text

@@ -14,7 +14,7 @@ class Proxy:
 
     def __init__(self, target: int) -> None:
         self.target, self.port, self.accepted = target, free_port(), 0
-        self.seconds, self.left, self.chunk = 0.0, float("inf"), 65536
+        self.seconds, self.left, self.size, self.times, self.chunk = 0.0, float("inf"), 0, 0, 65536
         self.pipes: set[asyncio.Task[None]] = set()
         self.loop = asyncio.new_event_loop()
         self.flowing = asyncio.Event()
@@ -41,8 +41,10 @@ class Proxy:
     def delay(self, seconds: float) -> None:  # of every chunk, in both directions
         self.seconds = seconds
 
-    def truncate(self, size: int) -> None:  # so many bytes to the client, then its connection closes; the next is whole
-        self.left = size
+    def truncate(self, size: int, times: int = 1) -> None:
+        """So many bytes to the client, then its connection closes; so many times, the next answer is whole."""
+        self.left = self.size = size
+        self.times = times
 
     def close(self) -> None:
         self.refuse()
@@ -90,7 +92,8 @@ class Proxy:
                 await self.flowing.wait()
                 if back and len(chunk) >= self.left:
                     writer.write(chunk[: int(self.left)])
-                    self.left = float("inf")
+                    self.times -= 1
+                    self.left = self.size if self.times else float("inf")
                     break
                 self.left -= len(chunk) if back else 0
                 writer.write(chunk)

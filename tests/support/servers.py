@@ -175,6 +175,7 @@ class MariaDB(Server):
     def common_arguments(self) -> list[str]:
         return [
             f"--datadir={self.data}",
+            f"--tmpdir={self.folder}",  # a server that starts clears away what another has in a shared one
             "--innodb-log-file-size=8M",
             "--innodb-use-native-aio=0",
             *(["--user=root"] if os.getuid() == 0 else []),
