@@ -1,6 +1,7 @@
 """What the lifespan opens and every request finds as `request.state`. A part adds its own (`handlers/*/state.py`)."""
 
 import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import starlette.datastructures
 import starlette.requests
@@ -8,8 +9,10 @@ import starlette.requests
 from infra.events.outbox import Outbox
 from infra.metrics.counters import Registry, RequestMetrics
 from infra.redis.store import Store
-from infra.sql.database import Database
+from infra.sql.database import Connection, Database
 from settings import Settings
+
+Hook = Callable[[Connection, str], Awaitable[None]]  # within a transaction; an id
 
 
 class State(starlette.datastructures.State):
@@ -20,6 +23,7 @@ class State(starlette.datastructures.State):
     metrics: RequestMetrics
     registry: Registry
     links: dict[str, str]  # what GET / shows
+    hooks: Mapping[str, Sequence[Hook]]  # of all parts, by the name that one of them calls
     stopping: asyncio.Event  # set at SIGTERM
 
 

@@ -52,7 +52,9 @@ async def open_platform(stack: contextlib.AsyncExitStack, settings: Settings) ->
 
 
 async def open_parts(stack: contextlib.AsyncExitStack, opened: Opened, parts: Sequence[Part]) -> None:
-    """Adds to what is opened what each part opens."""
+    """Adds to what is opened what each part opens, and the hooks that one part calls in another."""
+    called = [name for part in parts for name in part.calls]
+    opened["hooks"] = {name: [part.hooks[name] for part in parts if name in part.hooks] for name in called}
     for part in parts:
         opened["links"] |= part.links
         if part.open:
