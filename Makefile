@@ -45,6 +45,7 @@ soak: .venv/dev ## play every fault, many times and for a quarter of an hour (AR
 lint: .venv/dev ## check style, format, types, and the packages for known vulnerabilities (where there is a network)
 	@$(BIN)/ruff check --quiet && $(BIN)/ruff format --quiet --check
 	@$(BIN)/mypy
+	@said=$$($(BIN)/lint-imports --no-cache) || { echo "$$said"; exit 1; }
 	@$(BIN)/hadolint Dockerfile
 	@if said=$$($(AUDIT) 2>&1); then exit 0; fi; case "$$said" in *"known vulnerabilit"*) echo "$$said"; exit 1;; \
 	*) echo "pip-audit: NOT CHECKED: $$(echo "$$said" | tail -n 1 | cut -c 1-160)";; esac
