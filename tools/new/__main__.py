@@ -17,17 +17,25 @@ from tools.new.parts import PARTS, rules, words
 ROOT = Path(__file__).parents[2]
 TEMPLATES = "tools/new/templates/"  # what is there stands at the copy's top
 FIRST_VERSION = "0.1.0"  # every copy's, so that a later version of the platform changes only what it changes
-Files = dict[str, bytes]
+# Where a variable has lines of its own, which go with it; and every file of deploy/.
+VARIABLE_FILES = (
+    ".env.example",
+    "compose.yaml",
+    "docs/variables.md",
+    "settings.py",
+    "tests/deploy/test_compose.py",
+    "tests/platform/test_settings.py",
+)
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """Says in one line what is wrong with the arguments."""
 
 
 def main(arguments: list[str]) -> int:
     try:
         name, folder, without = checked(*arguments)
-    except Refused as refused:
+    except RefusedError as refused:
         print(f"make new: {refused}", file=sys.stderr)
         return os.EX_USAGE
     left_out = f" without {' and '.join(without)}" if without else ""
@@ -37,20 +45,22 @@ def main(arguments: list[str]) -> int:
     print("formatting")
     if not format_code(folder):
         print("no ruff here (`make lint` installs it): run `make format` in the copy before its first commit")
-    print(f"done, {len(files)} files. Next:\n    cd {folder} && git init && git add . && git commit -m 'As it was made'")
-    print("    make run")
+    print(f"done, {len(files)} files. Next:\n    cd {folder}")
+    print("    git init && git add . && git commit -m 'As make new made it'\n    make run")
     return os.EX_OK
 
 
 def checked(label: str = "", folder: str = "", without: str = "", *_: str) -> tuple[Name, Path, list[str]]:
-    """Raises Refused."""
+    """Raises RefusedError."""
     parts = sorted({part.strip() for part in without.split(",")} - {""})
     if not label or not folder:
-        raise Refused("expected NAME and DIR, like NAME=harbour-master DIR=../harbour")
+        raise RefusedError("expected NAME and DIR, like NAME=harbour-master DIR=../harbour")
     if reason := refusal(label):
-        raise Refused(reason)
+        raise RefusedError(reason)
     if unknown := [part for part in parts if part not in PARTS]:
-        raise Refused(f"WITHOUT is {without!r}: expected {' and '.join(PARTS)}, comma-separated, not {unknown[0]!r}")
+        raise RefusedError(
+            f"WITHOUT is {without!r}: expected {' and '.join(PARTS)}, comma-separated, not {unknown[0]!r}"
+        )
     return Name(label), checked_folder(Path(folder).expanduser().absolute()), parts
 
 
@@ -58,11 +68,11 @@ def checked_folder(folder: Path) -> Path:
     folder = Path(os.path.normpath(folder))
     nearest = next(path for path in (folder, *folder.parents) if path.exists())
     if folder == ROOT or ROOT in folder.parents:
-        raise Refused(f"DIR is {str(folder)!r}: expected a folder outside this one")
+        raise RefusedError(f"DIR is {str(folder)!r}: expected a folder outside this one")
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        raise Refused(f"DIR is {str(folder)!r}: expected a folder that can be written to")
+        raise RefusedError(f"DIR is {str(folder)!r}: expected a folder that can be written to")
     if folder.exists() and any(folder.iterdir()):
-        raise Refused(f"DIR is {str(folder)!r}: expected a folder that is empty, or not there yet")
+        raise RefusedError(f"DIR is {str(folder)!r}: expected a folder that is empty, or not there yet")
     return folder
 
 
@@ -85,7 +95,7 @@ def make(name: Name, without: Collection[str]) -> dict[str, tuple[bytes, int]]:
 
 def tracked() -> list[str]:
     """Git's list; where this isn't a checkout, every file that one would have."""
-    done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S607
+    done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode == 0 and git("rev-parse", "--show-toplevel") == str(ROOT.resolve()):
         return [path for path in done.stdout.split("\0") if path and (ROOT / path).is_file()]
     return sorted(walk())
@@ -105,7 +115,7 @@ def ignores(path: Path, ignored: Collection[str]) -> bool:
 
 def git(*arguments: str) -> str:
     try:
-        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S607
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
     except FileNotFoundError:
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
@@ -135,7 +145,7 @@ def copied(path: str, content: bytes, name: Name, without: Collection[str], vers
     if b"\0" in content or path == "LICENSE" or path.startswith("infra/http/swagger_ui/LICENSE"):
         return content
     text: str | None = content.decode()
-    for step in (cut_marks, cut_words, cut_texts):
+    for step in (cut_marks, cut_variables, cut_words, cut_texts):
         text = step(path, text, without) if text is not None else None
     if text is None:
         return None
@@ -148,10 +158,17 @@ def cut_marks(path: str, text: str, without: Collection[str]) -> str:
     return cut.marked(text, without)
 
 
+def cut_variables(path: str, text: str, without: Collection[str]) -> str:
+    names = [name for rule in rules(without) for name in rule.variables]
+    tells = path in VARIABLE_FILES or path.startswith("deploy/")
+    return cut.variables(text, names) if names and tells else text
+
+
 def cut_words(path: str, text: str, without: Collection[str]) -> str | None:
     file = path.rpartition("/")[2]
-    if file.startswith("test_") and path.endswith(".py") and (found := words(without, "tests")):
-        return cut.tests(text, found)
+    if re.fullmatch(r"tests/.*\b(test_\w+|conftest|scenarios)\.py", path) and (found := words(without, "tests")):
+        left = cut.tests(text, found)
+        return left if not file.startswith("test_") or re.search(r"(?m)^(?:async )?def test_", left) else None
     if path.endswith(".md") and (found := words(without, "pages")):
         return cut.page(text, found)
     if path.startswith("deploy/") and path.endswith(".json") and (found := words(without, "entries")):
@@ -188,11 +205,11 @@ def write(files: dict[str, tuple[bytes, int]], folder: Path) -> None:
 
 def format_code(folder: Path) -> bool:
     """A name of another length breaks lines elsewhere; what can't be broken may be as long as it is. False: no ruff."""
-    places = [ROOT / ".venv/bin/ruff", Path(sys.executable).parent / "ruff", shutil.which("ruff") or ""]
-    ruff = next((str(each) for each in places if str(each) and Path(each).is_file()), None)
+    places = [ROOT / ".venv/bin/ruff", Path(sys.executable).with_name("ruff"), Path(shutil.which("ruff") or "/")]
+    ruff = next((str(each) for each in places if each.is_file()), None)
     if ruff:
         for command in (["check", "--quiet", "--fix", "--select=I"], ["format", "--quiet"]):
-            subprocess.run([ruff, *command, "--no-cache"], cwd=folder, check=True)  # noqa: S603
+            subprocess.run([ruff, *command, "--no-cache"], cwd=folder, check=True)
     allow_long_lines(folder)
     return bool(ruff)
 

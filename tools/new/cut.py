@@ -44,15 +44,22 @@ def belongs(parts: str, left_out: Collection[str]) -> bool:
     return all(part in left_out for part in parts.split(" or "))
 
 
+def variables(text: str, names: Collection[str]) -> str:
+    """The text without the lines that begin with one of these settings, and a template's comment above it."""
+    pattern = "|".join(names) + "|" + "|".join(f"{name.lower()}: " for name in names)
+    text = re.sub(rf"(?m)^# .*\n#(?:{pattern})=.*\n\n?", "", text)
+    return re.sub(rf"(?m)^[ \"(|`-]*(?:\{{name: )?(?:{pattern})(?:_FILE)?(?!\w).*\n", "", text)
+
+
 # Python: tests by the words in them, imports that nothing uses any more
 
 
-def tests(text: str, words: re.Pattern[str]) -> str | None:
-    """A test file without what has the words in it, what needs that, and what only that needed. None: no test is left."""
+def tests(text: str, words: re.Pattern[str]) -> str:
+    """A module without what has the words in it, what needs that, and what only that needed."""
     nodes = [node for node in ast.parse(text).body if named(node)]
     users = {name: {id(node) for node in nodes if mentions(node, name)} for node in nodes for name in named(node)}
     lines = text.split("\n")
-    gone = {id(node) for node in nodes if words.search("\n".join(lines[first_line(node, lines) - 1 : node.end_lineno]))}
+    gone = {id(node) for node in nodes if words.search(searched(node, lines))}
     before = -1
     while len(gone) != before:
         before = len(gone)
@@ -61,13 +68,20 @@ def tests(text: str, words: re.Pattern[str]) -> str | None:
             asked_for = set().union(*(users[name] for name in named(node))) - {id(node)}
             if uses_gone or (asked_for and asked_for <= gone):
                 gone.add(id(node))
-    if not any(name.startswith("test_") for node in nodes if id(node) not in gone for name in named(node)):
-        return None
     return without_lines(text, [(first_line(node, lines), node.end_lineno or 0) for node in nodes if id(node) in gone])
+
+
+def searched(node: ast.stmt, lines: list[str]) -> str:
+    """Of an import the module alone: what it has others for stays."""
+    if isinstance(node, ast.ImportFrom):
+        return node.module or ""
+    return "\n".join(lines[first_line(node, lines) - 1 : node.end_lineno])
 
 
 def named(node: ast.stmt) -> list[str]:
     """What a statement at a module's top defines."""
+    if isinstance(node, ast.ImportFrom):
+        return [each.asname or each.name for each in node.names]
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return [node.name]
     targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
@@ -86,7 +100,8 @@ def mentions(node: ast.stmt, name: str) -> bool:
 
 def first_line(node: ast.stmt, lines: list[str]) -> int:
     """With decorators, and the comment that stands right above."""
-    first = min([node.lineno, *(each.lineno for each in getattr(node, "decorator_list", []))])
+    decorators: list[ast.expr] = getattr(node, "decorator_list", [])
+    first = min(node.lineno, *(each.lineno for each in decorators), node.lineno)
     while first > 1 and lines[first - 2].startswith("#"):
         first -= 1
     return first
@@ -103,7 +118,7 @@ def unused_imports(text: str) -> str:
     """Without what is imported at the module's top and used nowhere in it."""
     tree = ast.parse(text)
     used = {each.id for each in ast.walk(tree) if isinstance(each, ast.Name)}
-    used |= {word for each in ast.walk(tree) if isinstance(each, ast.Constant) for word in words_of(each.value)}
+    used |= {word for each in ast.walk(tree) for word in words_of_annotations(each)}
     lines = text.split("\n")
     for node in reversed(tree.body):
         if not isinstance(node, ast.Import | ast.ImportFrom):
@@ -114,9 +129,11 @@ def unused_imports(text: str) -> str:
     return re.sub(r"\n{4,}", "\n\n\n", "\n".join(lines)).lstrip("\n")
 
 
-def words_of(value: object) -> list[str]:
-    """An annotation may be a string."""
-    return re.findall(r"\w+", value) if isinstance(value, str) and len(value) < 80 else []
+def words_of_annotations(node: ast.AST) -> list[str]:
+    """They may be strings."""
+    found = [getattr(node, "annotation", None), getattr(node, "returns", None)]
+    texts = [each.value for part in found if part for each in ast.walk(part) if isinstance(each, ast.Constant)]
+    return re.findall(r"\w+", " ".join(map(str, texts)))
 
 
 def import_lines(node: ast.Import | ast.ImportFrom, kept: list[ast.alias]) -> list[str]:
@@ -173,7 +190,8 @@ def units_of(text: str) -> Iterator[str]:
         elif fenced:
             unit.append(line)
         else:
-            if unit and (not line.strip() or re.match(r"\s*(?:[-*] |\d+\. |\||#+ )", line) or unit[0].startswith(("|", "#"))):
+            begins = not line.strip() or re.match(r"\s*(?:[-*] |\d+\. |\||#+ )", line)
+            if unit and (begins or unit[0].startswith(("|", "#"))):
                 yield "\n".join(unit)
                 unit = []
             if line.strip():
@@ -202,8 +220,13 @@ def tidy(text: str) -> str:
     before = ""
     while text != before:
         before = text
-        text = re.sub(r"(?m)^(#{2,}) .*\n+(?=(#+) |\Z)", lambda found: "" if len(found[2] or "#") <= len(found[1]) else found[0], text)
+        text = re.sub(r"(?m)^(#{2,}) .*\n+(?=(#+) |\Z)", lambda found: found[0] if is_below(found) else "", text)
     return text.strip("\n") + "\n"
+
+
+def is_below(heading: re.Match[str]) -> bool:
+    """Whether the next heading is of a section inside this one's."""
+    return len(heading[2] or "") > len(heading[1])
 
 
 # Other files
