@@ -20,25 +20,35 @@ from starlette.routing import Route
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 import settings as environment
-from handlers import accounts, docs, events, health, metrics, root
+from handlers import (
+    accounts,  # only with accounts
+    docs,
+    events,  # only with events
+    health,
+    metrics,
+    root,
+)
 from infra import fast, logs
 from infra.base.errors import StartupError
 from infra.http.app import bind, make_app
 from infra.http.cors import Cors
 from infra.http.frame import Frame
 from infra.http.limits import RequestLimits
+from infra.http.parts import Part
 from infra.process.commands import run_migrations, run_task
 from infra.process.lifespan import open_parts, open_platform, tasks_of
 from infra.process.server import serve
 from infra.process.startup import load_or_exit, tell
 from settings import Settings
 
-PARTS = [accounts.PART]
+PARTS: list[Part] = [
+    accounts.PART,  # only with accounts
+]
 TASKS = tasks_of(PARTS, environment.EVENTS)
 
 ROUTES = [
     Route("/",                         root.index,               methods=["GET"]),
-    Route("/v1/events",                events.receiver_of(TASKS), methods=["POST"]),
+    Route("/v1/events",                events.receiver_of(TASKS), methods=["POST"]),  # only with events
     Route("/metrics",                  metrics.read_metrics,     methods=["GET"]),
     Route("/health/live",              health.live,              methods=["GET"]),
     Route("/health/ready",             health.ready,             methods=["GET"]),
@@ -92,7 +102,7 @@ def configure_logs(settings: Settings) -> logs.LogWriter:
         level=settings.log_level,
         log_format=settings.log_format,
         secrets=settings.secrets,
-        token_prefixes=accounts.TOKEN_PREFIXES,
+        token_prefixes=accounts.TOKEN_PREFIXES,  # only with accounts
         project=settings.google_cloud_project,
         colour=not settings.no_color,
     )

@@ -19,7 +19,7 @@ class State(starlette.datastructures.State):
     settings: Settings
     database: Database
     redis: Store
-    outbox: Outbox
+    outbox: Outbox  # only with events
     metrics: RequestMetrics
     registry: Registry
     links: dict[str, str]  # what GET / shows

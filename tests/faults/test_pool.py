@@ -190,7 +190,9 @@ def test_of_connections_that_hang_only_one_costs_a_request_its_time(mysql_env: E
             await database.execute("UPDATE accounts SET updated_at = 0")
         return lost - started, time.monotonic() - lost
 
-    first, others = play(scenario, mysql_env, MYSQL_PORT=mysql_proxy.port, MYSQL_POOL_MAX_SIZE=5, MYSQL_QUERY_TIMEOUT=0.3)
+    first, others = play(
+        scenario, mysql_env, MYSQL_PORT=mysql_proxy.port, MYSQL_POOL_MAX_SIZE=5, MYSQL_QUERY_TIMEOUT=0.3
+    )
     assert first >= 0.3
     assert others < 2.5
 
