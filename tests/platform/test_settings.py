@@ -84,7 +84,14 @@ DEFAULTS = {
     "DATA_DIR": Path("data"),
     "ENV_FILE": None,
 }
-SECRETS = ["MYSQL_PASSWORD", "REDIS_PASSWORD", "SECRET_KEY", "SECRET_KEY_PREVIOUS", "METRICS_TOKEN", "EVENTS_TOKEN"]
+SECRETS = [
+    "MYSQL_PASSWORD",
+    "REDIS_PASSWORD",
+    "SECRET_KEY",
+    "SECRET_KEY_PREVIOUS",
+    "METRICS_TOKEN",
+    "EVENTS_TOKEN",
+]
 SECONDS = [name for name, value in DEFAULTS.items() if isinstance(value, float)]
 
 
