@@ -145,7 +145,7 @@ def copied(path: str, content: bytes, name: Name, without: Collection[str], vers
     if b"\0" in content or path == "LICENSE" or path.startswith("infra/http/swagger_ui/LICENSE"):
         return content
     text: str | None = content.decode()
-    for step in (cut_marks, cut_variables, cut_words, cut_texts):
+    for step in (cut_marks, cut_variables, cut_texts, cut_words):
         text = step(path, text, without) if text is not None else None
     if text is None:
         return None
@@ -167,7 +167,7 @@ def cut_variables(path: str, text: str, without: Collection[str]) -> str:
 def cut_words(path: str, text: str, without: Collection[str]) -> str | None:
     file = path.rpartition("/")[2]
     if re.fullmatch(r"tests/.*\b(test_\w+|conftest|scenarios)\.py", path) and (found := words(without, "tests")):
-        left = cut.tests(text, found)
+        left = cut.tests(text, found, alone=file.startswith("test_"))
         return left if not file.startswith("test_") or re.search(r"(?m)^(?:async )?def test_", left) else None
     if path.endswith(".md") and (found := words(without, "pages")):
         return cut.page(text, found)

@@ -81,7 +81,7 @@ RULES = (
         tests=r"sign_up|log_in|/v1/auth|\b[aA]ccounts?\b|_account\b|account_|handlers\.accounts"
         r"|tests\.faults\.(?:hang_ups|load|overload|quick_app|races|stops|troubles)",
         pages=r"(?i:(?<!service )\baccounts?\b|\bsessions?\b|sign-in|signs? in|\blog-?(?:in|out)s?\b|password hash"
-        r"|(?:access|refresh)[ _]token|secret_key|introspect|login_rate|/v1/auth|password is hashed)",
+        r"|(?:access|refresh)[ _]token|secret_key|introspect|login_rate|/v1/auth|password is hashed|password waits|the route is a 404)",
         entries=r"account|session|password|cache_reads",
         texts=(
             ('"examples", ', ""),
@@ -91,7 +91,24 @@ RULES = (
             (" and /v1/auth/introspect", ""),
             ("where local and test keep SQLite's file and the secret key", "where SQLite's file is kept"),
             (".sessions.purge", ".events.purge"),
+            ("deletes expired sessions, refresh tokens and event ids", "deletes expired event ids"),
             ("expired sessions", "expired events"),
+            (
+                "the platform: it knows nothing of accounts, you copy it and leave it alone",
+                "the platform, which you leave alone",
+            ),
+            ("; `handlers/accounts/` is the business, and a service without accounts does without it", ""),
+            ("`audit` (who did what to an account)", "`audit` (who did what)"),
+            (" or a refused sign-in", ""),
+            (", password hashes at work and queued", ""),
+            (" A session that was ended elsewhere may be honoured for up to 60 s, as long as Redis keeps it.", ""),
+            ("UTC in each session", "UTC on each connection"),
+            ("it keeps accounts in SQLite", "it keeps its data in SQLite"),
+            ("deletes every account", "deletes all data"),
+            ("redis_password secret_key;", "redis_password;"),
+            (", `REDIS_PASSWORD` and `SECRET_KEY`:", " and `REDIS_PASSWORD`:"),
+            ("the last three come from files", "the last two come from files"),
+            ("and five secrets", "and four secrets"),
             ("Accounts and sessions as one container-native ASGI service", "A container-native ASGI service"),
         ),
     ),
