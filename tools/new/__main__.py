@@ -71,7 +71,7 @@ def checked_folder(folder: Path) -> Path:
         raise RefusedError(f"DIR is {str(folder)!r}: expected a folder outside this one")
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         raise RefusedError(f"DIR is {str(folder)!r}: expected a folder that can be written to")
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and {each.name for each in folder.iterdir()} - {".git"}:  # docs/upgrading.md empties a worktree
         raise RefusedError(f"DIR is {str(folder)!r}: expected a folder that is empty, or not there yet")
     return folder
 

@@ -50,7 +50,7 @@ RULES = (
         ),
         targets=("bench", "bench-check", "bench-lock", "benchmarks/.venvs/%/made", "mutants", "new", "soak"),
         pages=r"(?:performance|reliability|CHANGELOG|CONTRIBUTING|SECURITY)\.md|\bbenchmarks/|"
-        r"make (?:bench|mutants|new|soak)",
+        r"make (?:bench|mutants|soak)",
         texts=(
             ("PEERS   := fastapi litestar blacksheep\n\n", ""),
             (" benchmarks/.venvs .cache", " .cache"),
@@ -79,9 +79,10 @@ RULES = (
         ),
         variables=("SECRET_KEY", "SECRET_KEY_PREVIOUS", "ACCESS_TOKEN_TTL", "REFRESH_TOKEN_TTL", "LOGIN_RATE_LIMIT"),
         tests=r"sign_up|log_in|/v1/auth|\b[aA]ccounts?\b|_account\b|account_|handlers\.accounts"
-        r"|tests\.faults\.(?:hang_ups|load|overload|quick_app|races|stops|troubles)",
+        r"|\.secret_key\b|secret_key(?=[\"\'])|tests\.faults\.(?:hang_ups|load|overload|quick_app|races|stops|troubles)",
         pages=r"(?i:(?<!service )\baccounts?\b|\bsessions?\b|sign-in|signs? in|\blog-?(?:in|out)s?\b|password hash"
-        r"|(?:access|refresh)[ _]token|secret_key|introspect|login_rate|/v1/auth|password is hashed|password waits|the route is a 404)",
+        r"|(?:access|refresh)[ _]token|secret_key|introspect|login_rate|/v1/auth|password is hashed|password waits"
+        r"|the route is a 404)",
         entries=r"account|session|password|cache_reads",
         texts=(
             ('"examples", ', ""),
@@ -93,10 +94,11 @@ RULES = (
             (".sessions.purge", ".events.purge"),
             ("deletes expired sessions, refresh tokens and event ids", "deletes expired event ids"),
             ("expired sessions", "expired events"),
-            (
-                "the platform: it knows nothing of accounts, you copy it and leave it alone",
-                "the platform, which you leave alone",
-            ),
+            (": it knows nothing of accounts, you copy it and leave it alone", ", which you leave alone"),
+            ("`principal: Principal` lets in who is logged in, ", ""),
+            ("./data, your accounts, stays", "./data stays"),
+            ("-k login -x", "-k ready -x"),
+            (", and escape LOGIN_RATE_LIMIT", ""),
             ("; `handlers/accounts/` is the business, and a service without accounts does without it", ""),
             ("`audit` (who did what to an account)", "`audit` (who did what)"),
             (" or a refused sign-in", ""),
@@ -128,7 +130,14 @@ RULES = (
         pages=r"K_SINK|K_CE_OVERRIDES|/v1/events|[oO]utbox|[Dd]omain events?|CloudEvent|PingSource|SinkBinding"
         r"|event_deliveries|events\.(?:deliver|purge)|ce-type",
         entries=r"event_deliveries",
-        texts=(("/v1/events and ", ""),),
+        texts=(
+            ("/v1/events and ", ""),
+            ("`root`, `events`: what", "`root`: what"),
+            (
+                "CloudEvents in and out: scheduled work, the outbox, the sink",
+                "what a request that holds an event is read into",
+            ),
+        ),
     ),
     Rule(
         ("accounts", "events"),
