@@ -42,6 +42,8 @@ EMAIL_KEY_MAX = 320  # characters, as the column is wide; NFKC makes 18 of some 
 
 WRONG_PASSWORD = {403: "the password is wrong", 429: "too many wrong passwords"}
 
+ACCOUNT_DELETED = "account.deleted"  # the hooks that delete what other parts keep of an account, with its id
+
 audit = get_logger("audit")
 
 
@@ -140,7 +142,7 @@ async def update_me(request: Request, principal: Principal, body: AccountChanges
 
 @operation(problems=WRONG_PASSWORD)
 async def delete_me(request: Request, principal: Principal, body: Confirmation) -> None:
-    """Delete the account and its sessions."""
+    """Delete the account and all that is kept of it."""
     await confirm_password(request, principal, body.password)
     account_id = principal.account.id
     values = {"account_id": account_id}
@@ -148,6 +150,8 @@ async def delete_me(request: Request, principal: Principal, body: Confirmation) 
         deleted = await transaction.execute("DELETE FROM accounts WHERE id = :account_id", values)
         await transaction.execute("DELETE FROM sessions WHERE account_id = :account_id", values)
         await transaction.execute("DELETE FROM refresh_tokens WHERE account_id = :account_id", values)
+        for hook in request.state.hooks[ACCOUNT_DELETED]:
+            await hook(transaction, account_id)
         # only with events:
         outbox = request.state.outbox
         if deleted:

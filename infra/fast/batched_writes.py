@@ -7,15 +7,19 @@ the next answer when each is sent as soon as it is made: then waking it takes as
 import asyncio
 from collections.abc import Collection
 from typing import Any
+from weakref import WeakKeyDictionary
 
 FEW = 2  # requests in flight: for them a turn more takes longer than waking their clients
-LARGE = 64 * 1024  # bytes: joining and keeping them costs more than another write
+LARGE = 64 * 1024  # bytes: keeping them costs more than another write
+
+# By loop: what is to be flushed in its next turn.
+waiting_of: WeakKeyDictionary[asyncio.AbstractEventLoop, list["BatchedTransport"]] = WeakKeyDictionary()
 
 
 def wrap(
     transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, in_flight: Collection[object]
 ) -> asyncio.Transport:
-    """The same transport, but what `uvicorn` writes for an answer waits until the next turn of the loop at most."""
+    """The same transport, but what uvicorn writes for an answer waits until the next turn of the loop at most."""
     return BatchedTransport(transport, loop, in_flight)
 
 
@@ -28,24 +32,24 @@ class BatchedTransport(asyncio.Transport):
         self.transport = transport
         self.loop = loop
         self.in_flight = in_flight
+        self.waiting = waiting_of.setdefault(loop, [])
         self.held = b""
         self.whole = False  # the body's first part is held, too
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         if self.held:
-            self.join(bytes(data))
+            self.held += data
+            if self.whole or len(self.in_flight) <= FEW or len(data) > LARGE:
+                self.flush()
+            else:
+                self.whole = True
         elif data[:9] == b"HTTP/1.1 ":
             self.held = bytes(data)
-            self.loop.call_soon(self.flush)
+            if not self.waiting:
+                self.loop.call_soon(flush_all, self.waiting)
+            self.waiting.append(self)
         else:
             self.transport.write(data)
-
-    def join(self, data: bytes) -> None:
-        at_once = self.whole or len(self.in_flight) <= FEW or len(data) > LARGE
-        self.held += data
-        self.whole = True
-        if at_once:
-            self.flush()
 
     def flush(self) -> None:
         held, self.held, self.whole = self.held, b"", False
@@ -96,3 +100,10 @@ class BatchedTransport(asyncio.Transport):
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return self.transport.get_extra_info(name, default)
+
+
+def flush_all(waiting: list[BatchedTransport]) -> None:
+    transports = waiting.copy()
+    waiting.clear()
+    for transport in transports:
+        transport.flush()

@@ -1,6 +1,5 @@
 """Imports of a package without what it imports for nothing: nearly half of the start."""
 
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,8 +7,6 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
-
-COMPILE: Any = re.compile
 
 
 class LeftOut(RuntimeError):  # noqa: N818 - says it
@@ -35,7 +32,9 @@ class Name:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return Name(f"{self.left_out}.{name}", self.importing())
+        found = Name(f"{self.left_out}.{name}", self.finder)
+        found.importing()
+        return found
 
     def __call__(self, *args: Any, **_: object) -> Any:
         self.importing()
@@ -63,10 +62,9 @@ class Name:
 
     __subclasscheck__ = __instancecheck__
 
-    def importing(self) -> "StandInFinder":
+    def importing(self) -> None:
         if self.finder not in sys.meta_path:
             raise self.refusal()
-        return self.finder
 
     def refusal(self) -> LeftOut:
         return LeftOut(f"{self.left_out} is used, which without() left out of an import: FAST=off imports everything")
@@ -115,30 +113,3 @@ def without(*packages: str) -> Iterator[None]:
         sys.meta_path.remove(finder)
         for name in [name for name, module in sys.modules.items() if isinstance(module, StandIn)]:
             del sys.modules[name]
-
-
-class LatePattern:
-    """A regular expression that is compiled when it is first used."""
-
-    def __init__(self, *arguments: Any) -> None:
-        self.arguments = arguments
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # asked for by what makes the class that it is an attribute of
-            raise AttributeError(name)
-        return getattr(COMPILE(*self.arguments), name)
-
-
-@contextmanager
-def late_patterns(module: str) -> Iterator[None]:
-    """Where the block's imports load the `module`, it gets what it compiles as LatePatterns."""
-
-    def compile_pattern(*arguments: Any) -> Any:
-        caller = sys._getframe(1).f_globals["__name__"]  # noqa: SLF001 - nothing else tells who asks
-        return (LatePattern if caller == module else COMPILE)(*arguments)
-
-    re.compile = compile_pattern  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        re.compile = COMPILE

@@ -14,6 +14,9 @@ from starlette.types import Scope
 from infra.base.errors import Duplicate, Unavailable
 from infra.logs import get_logger, request_context
 
+NO_RESOURCE = "no such resource"
+PROBLEM_HEADERS = {401: "WWW-Authenticate", 429: "Retry-After", 503: "Retry-After"}
+
 log = get_logger("system")
 
 
@@ -120,7 +123,7 @@ def error_response(
 def routing_problem(error: HTTPException, scope: Scope) -> Problem:
     """Starlette's own: unknown path and wrong method."""
     if error.status_code != HTTPStatus.METHOD_NOT_ALLOWED:
-        return Problem(error.status_code, "no such resource")
+        return Problem(error.status_code, NO_RESOURCE)
     same_path = (route for route in scope["router"].routes if route.path == scope["route"].path)
     allow = ", ".join(sorted({method for route in same_path for method in route.methods}))
     return Problem(405, f"{scope['method']} is not allowed here", headers={"Allow": allow})

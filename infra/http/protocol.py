@@ -153,7 +153,7 @@ class Protocol(HttpToolsProtocol):
         if self.pipeline:
             self.running = self.pipeline[-1][0]
             super().on_response_complete()  # starts it
-        elif not self.transport.is_closing():
+        elif self.cycle.keep_alive:
             self.flow.resume_reading()
             self.idle_since = self.loop.time()
             self.idle_timer = self.idle_timer or self.loop.call_later(self.timeout_keep_alive, self.on_idle_timer)

@@ -100,7 +100,7 @@ class JsonLines(MsgspecFormatter):
 
     def add_fields(self, log_data: Fields, record: logging.LogRecord, message_dict: Fields) -> None:
         traces = [message_dict.pop(name) for name in ("exc_info", "stack_info") if name in message_dict]
-        extras = message_dict | {n: value for n, value in record.__dict__.items() if n not in self._skip_fields}
+        extras = message_dict | {n: value for n, value in record.__dict__.items() if n not in self.reserved_attrs}
         fields = self.own_fields(record, utf8(record.message or str(extras.pop("message", ""))))
         if traces:
             fields["exception"] = utf8("\n".join(traces))

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from infra.base.background import background
@@ -24,7 +24,7 @@ from settings import Settings
 Opened = dict[str, Any]
 
 
-async def open_platform(stack: contextlib.AsyncExitStack, settings: Settings, tasks: Mapping[str, Task]) -> Opened:
+async def open_platform(stack: contextlib.AsyncExitStack, settings: Settings) -> Opened:
     """What `State` declares: the database and Redis at the same time, then what stands on them. Raises StartupError."""
     deadline = time.monotonic() + settings.startup_timeout
     redis = await stack.enter_async_context(open_store(settings))
@@ -49,14 +49,15 @@ async def open_platform(stack: contextlib.AsyncExitStack, settings: Settings, ta
         "outbox": outbox,  # only with events
         "metrics": metrics,
         "registry": registry,
-        "tasks": dict(tasks),
         "links": {},
         "stopping": asyncio.Event(),
     }
 
 
 async def open_parts(stack: contextlib.AsyncExitStack, opened: Opened, parts: Sequence[Part]) -> None:
-    """Adds to what is opened what each part opens."""
+    """Adds to what is opened what each part opens, and the hooks that one part calls in another."""
+    called = [name for part in parts for name in part.calls]
+    opened["hooks"] = {name: [part.hooks[name] for part in parts if name in part.hooks] for name in called}
     for part in parts:
         opened["links"] |= part.links
         if part.open:

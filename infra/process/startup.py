@@ -54,6 +54,13 @@ def load_or_exit(load: Callable[[], Result], service: str) -> Result:
         sys.exit(os.EX_CONFIG)
 
 
+def tell(error: StartupError) -> int:
+    """Its lines, in the log; the exit status."""
+    for message in error.messages:
+        log.critical(message)
+    return error.status
+
+
 async def retry(name: str, attempt: Callable[[], Awaitable[Result]], deadline: float) -> Result:
     """The attempt's result; with backoff and jitter until the `deadline` (monotonic seconds), then StartupError 69.
 

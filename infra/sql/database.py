@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, TypeVar, overload
 from infra.base.errors import Duplicate, Unavailable
 from infra.logs import get_logger
 from infra.metrics.counters import Family
-from infra.sql.backend import with_pool
+from infra.sql.backend import Statement, with_pool
 from infra.sql.errors import ConnectionLost
-from infra.sql.pool import Pool, Row, Statement, Values
+from infra.sql.pool import Pool, Row, Values
 from infra.sql.sqlite_driver import SQLiteDriver
 from settings import Settings
 
@@ -99,7 +99,8 @@ class Database(Queries):
     async def execute(self, sql: str, values: Values | None = None) -> int:
         """Runs one statement, a transaction of its own; the number of rows that it matched."""
         async with self.primary.connection() as connection:
-            return await connection.execute(Statement(sql, values or {}))
+            _, matched = await connection.run(sql, values or {})
+        return matched
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:

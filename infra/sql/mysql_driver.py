@@ -4,7 +4,7 @@ aiomysql's own loses slots and wake-ups, hangs, and takes plain text for TLS (te
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -13,12 +13,12 @@ from pymysql.constants import CLIENT
 
 from infra import fast
 from infra.base.errors import Unavailable
-from infra.fast import mysql_packets
 from infra.sql import mysql_errors
 from infra.sql.errors import DETAIL
 from infra.sql.mysql_options import connection_options, mysql_password, tls_required
 from settings import Settings
 
+Values = Mapping[str, Any]
 Answer = tuple[list[tuple[Any, ...]], int]  # rows, and how many these are or were matched
 
 
@@ -39,7 +39,11 @@ class MySQLDriver:
             "autocommit": True,
         } | connection_options(settings, unix_socket=unix_socket)
         self.tls_required = tls_required(settings) and not unix_socket
-        self.answer = mysql_packets.run if fast.enabled("mysql_packets") else run_cursor
+        self.answer: Callable[[aiomysql.Connection, str, Values], Awaitable[Answer]] = run_cursor
+        if fast.enabled("mysql_packets"):
+            from infra.fast import mysql_packets  # noqa: PLC0415 - not over another aiomysql than it knows
+
+            self.answer = mysql_packets.run
 
     async def connect(self) -> aiomysql.Connection:
         raw = await aiomysql.connect(**self.options)
@@ -49,7 +53,7 @@ class MySQLDriver:
             raise Unavailable(DETAIL, "MYSQL_SSL_MODE requires TLS, the server has none")
         return raw
 
-    async def run(self, raw: aiomysql.Connection, sql: str, values: Mapping[str, Any]) -> Answer:
+    async def run(self, raw: aiomysql.Connection, sql: str, values: Values) -> Answer:
         return await self.answer(raw, pyformat(sql), values)
 
     async def ping(self, raw: aiomysql.Connection) -> None:
@@ -66,7 +70,7 @@ class MySQLDriver:
         raw.close()
 
 
-async def run_cursor(raw: aiomysql.Connection, sql: str, values: Mapping[str, Any]) -> Answer:
+async def run_cursor(raw: aiomysql.Connection, sql: str, values: Values) -> Answer:
     async with raw.cursor() as cursor:
         await cursor.execute(sql, values)
         return list(await cursor.fetchall()), cursor.rowcount

@@ -3,21 +3,14 @@
 import asyncio
 import time
 from collections.abc import Mapping
-from contextlib import nullcontext
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, Protocol, Self
 
-from infra import fast
 from infra.base.errors import Duplicate, Unavailable
 from infra.base.time_limits import TimeLimit
-from infra.fast import lean_imports
 from infra.logs import get_logger
 from infra.metrics.counters import Histogram
 from infra.sql.errors import ConnectionLost, Demoted, StatementError
 from settings import Settings
-
-# SQLAlchemy would compile queries, where all of ours are text.
-with lean_imports.without("sqlalchemy") if fast.enabled("lean_databases") else nullcontext():
-    from databases.interfaces import ConnectionBackend
 
 Row = tuple[Any, ...]
 Values = Mapping[str, Any]
@@ -49,13 +42,6 @@ class Driver(Protocol):
     def unavailable(self, error: BaseException) -> Unavailable: ...
 
 
-class Statement(NamedTuple):
-    """Names its values as `:name`. `databases` passes on untouched what isn't text."""
-
-    sql: str
-    values: Values
-
-
 class Opened:
     """A connection of the package's, with its times in monotonic seconds."""
 
@@ -66,7 +52,7 @@ class Opened:
         self.opened_at = self.used_at = time.monotonic()
 
 
-class PooledConnection(ConnectionBackend):
+class PooledConnection:
     """A connection of the pool's, checked out for a block, or from acquire() to release()."""
 
     def __init__(self, pool: "Pool") -> None:
@@ -91,17 +77,11 @@ class PooledConnection(ConnectionBackend):
     def raw_connection(self) -> Any:
         return self.opened.raw
 
-    async def fetch_all(self, query: Any) -> list[Any]:
-        rows, _ = await self.run(*query)
-        return rows
-
-    async def execute(self, query: Any) -> int:
-        """The number of rows that the statement matched, changed or not."""
-        _, matched = await self.run(*query)
-        return matched
-
     async def run(self, sql: str, values: Values) -> tuple[list[Row], int]:
-        """After any error but a refused value the connection is not used again."""
+        """The rows, and how many these are or were matched, changed or not.
+
+        After any error but a refused value the connection is not used again.
+        """
         pool = self.pool
         self.sound = False
         started = time.perf_counter()

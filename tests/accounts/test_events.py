@@ -1,29 +1,33 @@
 """Scheduled work: CloudEvents in, each done once, and the same from the command line."""
 
 import os
+import time
 from base64 import b64encode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import count
 from typing import Any
 
 import httpx
+import pymysql
 import pytest
 
 from tests.conftest import TEST_SETTINGS, Sql, StartService, backend_settings
-from tests.support.servers import free_port, wait_until
+from tests.faults.load import QuickService
+from tests.support.servers import MariaDB, free_port, wait_until
 from tests.support.service import Service, parse, run_app
 from tests.support.wire import assert_problem
 
 TOKEN = "!a-token,with:what/a?URL@would%encode"
 PURGE = "dev.berth.sessions.purge"
 NUMBERS = count(1)
-ROWS = 1200  # more than two batches
+WEEK_MS = 7 * 24 * 3600 * 1000
 
 
 @pytest.fixture(scope="module")
 def service(backend: str, request: pytest.FixtureRequest) -> Iterator[Service]:
-    with Service({**TEST_SETTINGS, **backend_settings(backend, request), "EVENTS_TOKEN": TOKEN}) as shared:
+    with QuickService({**TEST_SETTINGS, **backend_settings(backend, request), "EVENTS_TOKEN": TOKEN}) as shared:
         shared.client.headers["authorization"] = f"Bearer {TOKEN}"
         yield shared
 
@@ -204,6 +208,63 @@ def test_an_event_that_fails_is_a_5xx_and_done_when_it_comes_again(service: Serv
     assert sessions_and_tokens(service, sql, account_id) == (0, 0)
 
 
+def test_an_event_that_fails_is_forgotten_and_no_other(service: Service, sql: Sql) -> None:
+    done, event = new_event(), new_event()
+    assert binary(service, done).status_code == 204
+    sql(service, "ALTER TABLE refresh_tokens RENAME TO tokens_elsewhere")
+    try:
+        assert binary(service, event).status_code >= 500
+    finally:
+        sql(service, "ALTER TABLE tokens_elsewhere RENAME TO refresh_tokens")
+    account_id = expire_a_session(service, sql)
+    assert binary(service, done).status_code == 204
+    assert sessions_and_tokens(service, sql, account_id) == (1, 1)
+    assert binary(service, event).status_code == 204
+    assert sessions_and_tokens(service, sql, account_id) == (0, 0)
+
+
+@pytest.mark.parametrize(("left", "status"), [(-1, 204), (50_000, 503)], ids=["over", "almost over"])
+def test_a_claim_holds_until_its_end_and_no_longer(service: Service, sql: Sql, left: int, status: int) -> None:
+    event, other = new_event(), new_event()
+    for each in (event, other):
+        assert binary(service, each).status_code == 204
+    claimed_until = int(time.time() * 1000) + left
+    sql(service, f"UPDATE received_events SET claimed_until = {claimed_until}")
+    assert binary(service, event).status_code == status
+    claims = [row["claimed_until"] for row in sql(service, "SELECT claimed_until FROM received_events")]
+    assert None in claims or status == 503
+    assert claimed_until in claims  # the other event's
+
+
+def test_a_claim_outlasts_a_request_and_a_done_event_is_known_for_a_week(
+    start_service: StartService, sql: Sql, mariadb: MariaDB
+) -> None:
+    service = start_service("mysql+redis", EVENTS_TOKEN=TOKEN, REQUEST_TIMEOUT=8)
+    service.client.headers["authorization"] = f"Bearer {TOKEN}"
+    expire_a_session(service, sql)
+    before = int(time.time() * 1000)
+    with ThreadPoolExecutor(1) as threads:
+        with locked_sessions(mariadb, service.env["MYSQL_DATABASE"]):
+            delivery = threads.submit(binary, service, new_event())
+            wait_until(lambda: bool(sql(service, "SELECT * FROM received_events")), "the claim", within=5)
+            [row] = sql(service, "SELECT * FROM received_events")
+        assert delivery.result().status_code == 204
+    assert before + 8_000 < row["claimed_until"] < before + 30_000
+    assert before + WEEK_MS <= row["expires_at"] < before + WEEK_MS + 30_000
+    [row] = sql(service, "SELECT * FROM received_events")
+    assert row["claimed_until"] is None
+
+
+@contextmanager
+def locked_sessions(mariadb: MariaDB, database: str) -> Iterator[None]:
+    """Another client of the database holds every session."""
+    connection = pymysql.connect(unix_socket=str(mariadb.unix_socket), user="root", database=database)
+    with connection, connection.cursor() as cursor:
+        cursor.execute("SELECT id FROM sessions FOR UPDATE")
+        yield
+        connection.rollback()
+
+
 def test_an_event_that_is_being_worked_on_is_a_503_until_its_claim_ends(service: Service, sql: Sql) -> None:
     event = new_event()
     binary(service, event)
@@ -215,48 +276,6 @@ def test_an_event_that_is_being_worked_on_is_a_503_until_its_claim_ends(service:
     sql(service, "UPDATE received_events SET claimed_until = 1")  # whoever had it has crashed
     assert binary(service, event).status_code == 204
     assert sessions_and_tokens(service, sql, account_id) == (0, 0)
-
-
-# The purge
-
-
-def test_a_purge_leaves_what_lives(service: Service, sql: Sql) -> None:
-    account = service.sign_up()
-    spent = account.refresh_token
-    assert service.client.post("/v1/auth/refresh", json={"refresh_token": spent}).status_code == 200
-    event = new_event()
-    assert binary(service, event).status_code == 204
-    assert sessions_and_tokens(service, sql, account.id) == (1, 2)
-    assert (
-        service.client.post("/v1/auth/refresh", json={"refresh_token": spent}).status_code == 401
-    )  # its reuse is seen
-    assert sessions_and_tokens(service, sql, account.id) == (0, 0)
-    assert sql(service, "SELECT * FROM received_events")
-
-
-def test_a_purge_takes_spent_tokens_of_a_session_that_lives_once_they_expire(service: Service, sql: Sql) -> None:
-    account = service.sign_up()
-    service.client.post("/v1/auth/refresh", json={"refresh_token": account.refresh_token})
-    sql(service, "UPDATE refresh_tokens SET expires_at = 1 WHERE spent_at IS NOT NULL")
-    binary(service, new_event())
-    assert sessions_and_tokens(service, sql, account.id) == (1, 1)
-
-
-def test_a_purge_forgets_events_after_their_time(service: Service, sql: Sql) -> None:
-    binary(service, new_event())
-    sql(service, "UPDATE received_events SET expires_at = 1")
-    binary(service, new_event())
-    assert len(sql(service, "SELECT * FROM received_events")) == 1
-
-
-def test_a_purge_takes_all_however_many_in_bounded_statements(service: Service, sql: Sql) -> None:
-    account = service.sign_up()
-    values = ", ".join(f"('{account.id}', 'session-{number}', 1, 1, {number // 300}, '', '')" for number in range(ROWS))
-    columns = "account_id, id, created_at, last_used_at, expires_at, client, user_agent"
-    sql(service, f"INSERT INTO sessions ({columns}) VALUES {values}")
-    assert binary(service, new_event()).status_code == 204
-    assert sessions_and_tokens(service, sql, account.id) == (1, 1)
-    wait_until(lambda: any(line.get("sessions", 0) >= ROWS for line in service.log(type="task")), "the line", within=5)
 
 
 # python app.py run

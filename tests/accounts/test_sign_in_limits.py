@@ -1,27 +1,28 @@
 """Rate limits on failed sign-ins, per account and per client address."""
 
 import asyncio
+import hashlib
 import itertools
-from collections.abc import Awaitable, Callable, Iterator
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 import pytest
 
-from handlers.accounts import passwords
-from handlers.accounts.sign_in_limits import SignInLimits, network
+from handlers.accounts.sign_in_limits import SignInLimits
 from infra.http.problems import Problem
 from infra.redis.store import open_store
 from settings import load
-from tests.conftest import TEST_SETTINGS, StartService, backend_settings
+from tests.conftest import TEST_SETTINGS, Sql, StartService, backend_settings
+from tests.faults.load import QuickService
 from tests.support.servers import Redis
-from tests.support.service import Service
+from tests.support.service import Account, Service
 
 WRONG = "the wrong password"
+SLOW = 4  # seconds: longer than what waits for it
 ADDRESSES = (f"198.51.{high}.{low}" for high in itertools.count() for low in range(256))
-
-Result = TypeVar("Result")
 
 
 def attempt(service: Service, login: str, password: str = WRONG, client: str = "192.0.2.1") -> httpx.Response:
@@ -37,7 +38,7 @@ def fail(service: Service, login: str, times: int, client: str) -> list[int]:
 @pytest.fixture(scope="module")
 def limited(backend: str, request: pytest.FixtureRequest) -> Iterator[Service]:
     """Shared: each test fails at accounts and from addresses of its own."""
-    with Service({**TEST_SETTINGS, "LOGIN_RATE_LIMIT": "2/60", **backend_settings(backend, request)}) as service:
+    with QuickService({**TEST_SETTINGS, "LOGIN_RATE_LIMIT": "2/60", **backend_settings(backend, request)}) as service:
         yield service
 
 
@@ -162,108 +163,141 @@ def test_without_redis_each_instance_counts_its_own(start_service: StartService)
     assert statuses == [401, 401, 429, 429]
 
 
-def with_limits(
-    scenario: Callable[[SignInLimits], Awaitable[Result]], redis: dict[str, str], limit: str = "3/60"
-) -> Result:
-    settings = load({"SYS_ENV": "test", "SECRET_KEY": "k" * 32, "LOGIN_RATE_LIMIT": limit, **redis})
-
-    async def main() -> Result:
-        async with asyncio.timeout(10), open_store(settings) as store:
-            while store.enabled and store.client is None:  # noqa: ASYNC110 - it tells nobody
-                await asyncio.sleep(0.01)
-            return await scenario(SignInLimits(store, settings.login_rate_limit))
-
-    return asyncio.run(main())
+# The window of attempts
 
 
-@pytest.fixture(params=["shared", "local"])
-def counters(request: pytest.FixtureRequest) -> dict[str, str]:
-    """Where the counts are kept: in Redis, or in the instance."""
-    if request.param == "local":
-        return {}
-    redis: Redis = request.getfixturevalue("redis")
-    return redis.environment()
+def test_a_window_begins_with_its_first_attempt_and_is_not_moved_by_later_ones(
+    start_service: StartService, backend: str, client: str
+) -> None:
+    service = start_service(backend, LOGIN_RATE_LIMIT="3/60")
+    fail(service, "nobody-here", 1, client)
+    time.sleep(1.6)
+    assert fail(service, "nobody-here", 2, client) == [401, 401]
+    refused = [attempt(service, "nobody-here", client=client) for _ in range(2)]
+    assert [answer.status_code for answer in refused] == [429, 429]
+    assert all(50 < int(answer.headers["retry-after"]) <= 59 for answer in refused)
 
 
-async def sign_in(limits: SignInLimits, account: str, *, right: bool) -> int:
-    try:
-        async with limits.attempt(account, "192.0.2.1"):
-            await asyncio.sleep(0.05)
-            if not right:
-                raise Problem(401, "wrong login or password")
-    except Problem as problem:
-        return problem.status
-    return 200
+def test_in_redis_neither_an_attempt_nor_a_refusal_prolongs_the_window(
+    limited: Service, redis: Redis, client: str
+) -> None:
+    if "REDIS_DB" not in limited.env:
+        return
+    database, key = int(limited.env["REDIS_DB"]), f"berth:{{{client}}}:attempts"
+    fail(limited, f"nobody-at-{client}", 1, client)
+    redis.command("EXPIRE", key, 20, database=database)
+    assert fail(limited, f"nobody-at-{client}", 2, client) == [401, 429]
+    assert redis.command("GET", key, database=database) == "2"
+    assert 0 < int(str(redis.command("TTL", key, database=database))) <= 20
 
 
-def test_right_passwords_that_came_at_the_same_instant_do_not_limit_the_address_after(counters: dict[str, str]) -> None:
-    async def scenario(limits: SignInLimits) -> tuple[list[int], int]:
-        together = await asyncio.gather(*(sign_in(limits, f"account-{n}", right=True) for n in range(8)))
-        return together, await sign_in(limits, "one-more", right=True)
+def test_the_attempts_are_free_again_when_the_window_ends(
+    start_service: StartService, backend: str, client: str
+) -> None:
+    service = start_service(backend, LOGIN_RATE_LIMIT="1/1")
+    assert fail(service, "nobody-here", 2, client) == [401, 429]
+    time.sleep(1.1)
+    assert fail(service, "nobody-here", 1, client) == [401]
 
-    together, after = with_limits(scenario, counters)
+
+def test_right_passwords_that_came_at_the_same_instant_do_not_limit_the_address_after(
+    limited: Service, client: str
+) -> None:
+    accounts = [limited.sign_up() for _ in range(8)]
+    with ThreadPoolExecutor(8) as threads:
+        together = list(threads.map(lambda a: attempt(limited, a.username, a.password, client).status_code, accounts))
     assert set(together) <= {200, 429}
-    assert after == 200
+    assert attempt(limited, accounts[0].username, accounts[0].password, client).status_code == 200
 
 
-def test_an_attempt_that_ends_in_the_next_window_does_not_make_room_there(counters: dict[str, str]) -> None:
-    async def scenario(limits: SignInLimits) -> list[int]:
-        async with limits.attempt("account", "192.0.2.1"):
-            await forget_counts(limits)
-        return [await sign_in(limits, f"account-{n}", right=False) for n in range(4)]
-
-    assert with_limits(scenario, counters) == [401, 401, 401, 429]
+# Attempts that take long
 
 
-async def forget_counts(limits: SignInLimits) -> None:
-    """As at the end of a window; then one attempt that succeeds has begun the next and left."""
-    limits.local.clear()
-    await limits.redis.run(lambda client: client.flushdb())
-    await sign_in(limits, "another", right=True)
+def make_slow(service: Service, sql: Sql, account: Account) -> str:
+    """Gives the account a hash that takes seconds to verify; returns the one that it had."""
+    p = round(SLOW / min(seconds_of_a_hash() for _ in range(5)))
+    [row] = sql(service, f"SELECT password_hash FROM accounts WHERE id = '{account.id}'")
+    slow = f"$scrypt$ln=14,r=8,p={p}${'A' * 22}${'A' * 43}"
+    sql(service, f"UPDATE accounts SET password_hash = '{slow}' WHERE id = '{account.id}'")
+    return str(row["password_hash"])
 
 
-def test_the_attempts_are_free_again_when_the_window_ends(counters: dict[str, str]) -> None:
-    async def scenario(limits: SignInLimits) -> list[int]:
-        before = [await sign_in(limits, "account", right=False) for _ in range(2)]
-        await asyncio.sleep(1.1)
-        return [*before, await sign_in(limits, "account", right=False)]
-
-    assert with_limits(scenario, counters, "1/1") == [401, 429, 401]
+def seconds_of_a_hash() -> float:
+    started = time.monotonic()
+    hashlib.scrypt(b"", salt=bytes(16), n=2**14, r=8, p=1, maxmem=2**26)
+    return time.monotonic() - started
 
 
-def test_an_attempt_that_could_not_be_checked_is_not_counted(counters: dict[str, str]) -> None:
-    async def scenario(limits: SignInLimits) -> list[int]:
-        for _ in range(4):
-            with pytest.raises(ZeroDivisionError):
-                async with limits.attempt("account", "192.0.2.1"):
-                    raise ZeroDivisionError
-        return [await sign_in(limits, "account", right=False) for _ in range(4)]
+def test_an_attempt_that_ends_in_the_next_window_does_not_make_room_there(
+    start_service: StartService, backend: str, sql: Sql, client: str
+) -> None:
+    service = start_service(backend, LOGIN_RATE_LIMIT="2/2", REQUEST_TIMEOUT="2.5")
+    slow, quick = service.sign_up(), service.sign_up()
+    make_slow(service, sql, slow)
+    with ThreadPoolExecutor(1) as threads:
+        begun = threads.submit(attempt, service, slow.username, slow.password, client)
+        time.sleep(2.1)
+        # the next window begins and is left as empty as it was
+        assert attempt(service, quick.username, quick.password, client).status_code == 200
+        assert begun.result().status_code == 504
+    names = [f"nobody-{number}" for number in range(3)]  # each has attempts enough: it is the address's that count
+    assert [attempt(service, name, client=client).status_code for name in names] == [401, 401, 429]
 
-    assert with_limits(scenario, counters) == [401, 401, 401, 429]
+
+def test_an_attempt_that_could_not_be_checked_is_not_counted(
+    start_service: StartService, backend: str, sql: Sql, client: str, elsewhere: str
+) -> None:
+    service = start_service(backend, LOGIN_RATE_LIMIT="1/60", REQUEST_TIMEOUT=1)
+    account = service.sign_up()
+    before = make_slow(service, sql, account)
+    assert attempt(service, account.username, account.password, client).status_code == 504
+    sql(service, f"UPDATE accounts SET password_hash = '{before}' WHERE id = '{account.id}'")
+    assert fail(service, f"nobody-at-{client}", 2, client) == [401, 429]
+    assert fail(service, account.username, 2, elsewhere) == [401, 429]
 
 
-def test_an_unknown_account_costs_a_whole_hash_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    costs: list[passwords.Cost] = []
-
-    def hashed(password: str, salt: bytes, cost: passwords.Cost) -> bytes:
-        costs.append(cost)
-        return bytes(32)
-
-    monkeypatch.setattr(passwords, "_scrypt", hashed)
-    hasher = passwords.Passwords()
-    assert not asyncio.run(hasher.verify("anything", None))
-    hasher.close()
-    assert costs == [(2**15, 8, 3)]
+# Who counts as one client
 
 
 @pytest.mark.parametrize(
-    ("client", "counted"),
+    ("first", "second", "status"),
     [
-        ("192.0.2.1", "192.0.2.1"),
-        ("::ffff:192.0.2.1", "192.0.2.1"),
-        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
-        ("<script>", "unknown"),
+        ("203.0.113.1", "203.0.113.2", 401),
+        ("203.0.113.3", "::ffff:203.0.113.3", 429),
+        ("2001:db8:1:2::1", "2001:db8:1:2:ffff:ffff:ffff:ffff", 429),
+        ("2001:db8:1:3::1", "2001:db8:1:4::1", 401),
+        ("<script>", "unknown", 429),
+        ("not-an-address", "203.0.113.4", 401),
     ],
 )
-def test_a_client_is_an_ipv4_address_or_an_ipv6_network(client: str, counted: str) -> None:
-    assert network(client) == counted
+def test_a_client_is_an_ipv4_address_or_an_ipv6_network(
+    start_service: StartService, first: str, second: str, status: int
+) -> None:
+    service = start_service(LOGIN_RATE_LIMIT="1/60")
+    assert fail(service, "one", 1, first) == [401]
+    assert fail(service, "another", 1, second) == [status]
+
+
+def test_without_redis_ten_thousand_counts_are_kept_and_no_more() -> None:
+    """Else whoever has many addresses could fill the memory. The window that ends first gives way."""
+    settings = load({"SYS_ENV": "test", "SECRET_KEY": "k" * 32, "LOGIN_RATE_LIMIT": "1/600"})
+    clients = (f"10.{high}.{low}.1" for high in itertools.count() for low in range(256))
+
+    async def refuse(limits: SignInLimits, account: str) -> int:
+        try:
+            async with limits.attempt(account, next(clients)):
+                raise Problem(401, "wrong login or password")
+        except Problem as problem:
+            return problem.status
+
+    async def main() -> tuple[int, int]:
+        async with open_store(settings) as store:
+            limits = SignInLimits(store, settings.login_rate_limit)
+            await refuse(limits, "the first one")
+            for number in range(4_999):  # each counts for an account and for an address
+                await refuse(limits, f"account-{number}")
+            kept = await refuse(limits, "the first one")
+            await refuse(limits, "one more")
+            return kept, await refuse(limits, "the first one")
+
+    assert asyncio.run(main()) == (429, 401)

@@ -4,6 +4,7 @@ import statistics
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,18 @@ import pytest
 from infra.base.errors import Unavailable
 from infra.sql.database import Database
 from tests.conftest import StartService
-from tests.faults.scenarios import Environment, eventually, list_sessions, locked_row, migrate, play, rename
+from tests.faults.scenarios import (
+    Environment,
+    connections,
+    eventually,
+    list_sessions,
+    locked_row,
+    migrate,
+    play,
+    rename,
+)
 from tests.support.servers import MariaDB
-from tests.support.service import Service
+from tests.support.service import Account, Service
 
 
 @pytest.fixture(scope="module")
@@ -37,28 +47,30 @@ def ready(service: Service) -> tuple[int, str]:
 def test_reads_that_may_lag_go_to_the_replica_and_to_the_primary_when_it_is_lost(
     start_service: StartService, own: MariaDB, own_env: Environment
 ) -> None:
-    replica = MariaDB("--bind-address=127.0.0.2")
-    replica.port = own.port
-    with replica:
-        name = own_env["MYSQL_DATABASE"]
-        replica.sql(f"CREATE DATABASE {name}")
-        for row in own.sql(f"SHOW TABLES IN {name}"):
-            table = next(iter(row.values()))
-            statement = own.sql(f"SHOW CREATE TABLE {name}.{table}")[0]["Create Table"]
-            replica.sql(statement.replace("%", "%%"), database=name)
+    with replica_of(own, own_env) as replica:
         service = start_service(**own_env, MYSQL_READ_HOST="127.0.0.2")
         account = service.sign_up()
-        assert list_sessions(service, account).json()["items"] == []  # the replica lags for ever
+        assert list_sessions(service, account).json()["items"] == []
         replica.stop()
         assert len(list_sessions(service, account).json()["items"]) == 1
         service.wait_for_log(type="system", severity="WARNING")
-        durations = []
-        for _ in range(5):
-            started = time.monotonic()
-            assert len(list_sessions(service, account).json()["items"]) == 1
-            durations.append(time.monotonic() - started)
-        assert statistics.median(durations) < 0.5
+        assert statistics.median(timed_list(service, account) for _ in range(5)) < 0.5
         assert ready(service) == (200, "ok")
+
+
+@contextmanager
+def replica_of(primary: MariaDB, env: Environment) -> Iterator[MariaDB]:
+    """A server with the same tables on another address; it lags for ever: its tables stay empty."""
+    replica = MariaDB("--bind-address=127.0.0.2")
+    replica.port = primary.port
+    with replica:
+        name = env["MYSQL_DATABASE"]
+        replica.sql(f"CREATE DATABASE {name}")
+        for row in primary.sql(f"SHOW TABLES IN {name}"):
+            table = next(iter(row.values()))
+            statement = primary.sql(f"SHOW CREATE TABLE {name}.{table}")[0]["Create Table"]
+            replica.sql(statement.replace("%", "%%"), database=name)
+        yield replica
 
 
 def test_a_replica_is_not_reached_through_the_primary_s_socket(mariadb: MariaDB, mysql_env: Environment) -> None:
@@ -177,3 +189,66 @@ def test_no_connection_to_sqlite_outlives_its_use(start_service: StartService) -
         return [name for name in files if name.endswith("berth.db")]
 
     assert eventually(lambda: not opened()), opened()
+
+
+# After an error, and on several servers
+
+
+@pytest.mark.parametrize("again", ["register", "rename"])
+def test_after_a_409_no_connection_is_left_inside_a_transaction(
+    start_service: StartService, mariadb: MariaDB, mysql_env: Environment, again: str
+) -> None:
+    service = start_service(**mysql_env, MYSQL_POOL_MAX_SIZE=1)
+    account, other = service.sign_up(), service.sign_up()
+    if again == "register":
+        taken = {"username": other.username, "email": "free@example.com", "password": "correct horse"}
+        answer = service.client.post("/v1/auth/register", json=taken)
+    else:
+        answer = rename(service, account, other.username)
+    assert answer.status_code == 409
+    assert eventually(lambda: not transactions(mariadb, mysql_env)), transactions(mariadb, mysql_env)
+    assert len(connections(mariadb, mysql_env)) == 1  # which is still open, and used again
+    assert rename(service, account, f"{other.username}-2").status_code == 200
+    assert eventually(lambda: not transactions(mariadb, mysql_env))
+
+
+def transactions(server: MariaDB, env: Environment) -> list[dict[str, Any]]:
+    """Those that are open on the connections to this database."""
+    return server.sql(
+        "SELECT trx_id, trx_started FROM information_schema.innodb_trx"
+        " JOIN information_schema.processlist ON id = trx_mysql_thread_id WHERE db = %s",
+        env["MYSQL_DATABASE"],
+    )
+
+
+def test_a_409_changes_nothing(start_service: StartService, backend: str) -> None:
+    service = start_service(backend)
+    account, other = service.sign_up(), service.sign_up()
+    change = {"username": "Changed", "email": other.email}
+    assert service.client.patch("/v1/auth/me", json=change, headers=account.headers).status_code == 409
+    assert service.client.get("/v1/auth/me", headers=account.headers).json()["username"] == account.username
+    assert rename(service, other, "Changed").status_code == 200  # the name is free, and nobody holds its lock
+
+
+def test_a_replica_that_hangs_costs_one_time_out_and_is_used_again_later(
+    start_service: StartService, own: MariaDB, own_env: Environment
+) -> None:
+    times: Environment = {"MYSQL_QUERY_TIMEOUT": "0.5", "MYSQL_CONNECT_TIMEOUT": "0.5"}
+    with replica_of(own, own_env) as replica:
+        service = start_service(**own_env, **times, MYSQL_READ_HOST="127.0.0.2", MYSQL_POOL_MAX_SIZE=2)
+        account = service.sign_up()
+        assert list_sessions(service, account).json()["items"] == []
+        replica.pause()
+        seconds = [timed_list(service, account) for _ in range(6)]
+        assert max(seconds) < 2
+        assert sum(seconds) < 2  # six time-outs would take 3 s
+        assert ready(service) == (200, "ok")
+        replica.resume()
+        assert eventually(lambda: list_sessions(service, account).json()["items"] == [], within=10)
+
+
+def timed_list(service: Service, account: Account) -> float:
+    """How long it took; the answer is the primary's."""
+    started = time.monotonic()
+    assert len(list_sessions(service, account).json()["items"]) == 1
+    return time.monotonic() - started

@@ -19,7 +19,7 @@ from starlette.requests import Request
 
 from infra.events.cloudevents import CloudEvent
 from infra.http.bodies import read_body, read_event, read_form, read_query
-from infra.http.problems import Problem, problem_response
+from infra.http.problems import Problem, invalid, problem_response
 
 JSON = [(b"content-type", b"application/json")]
 FORM = [(b"content-type", b"application/x-www-form-urlencoded")]
@@ -128,6 +128,7 @@ class Everything(Struct, forbid_unknown_fields=True):
     bare_list: list = []  # type: ignore[type-arg]
     bare_dict: dict = {}  # type: ignore[type-arg]
     anything: Any = None
+    whatever: Annotated[Any, Meta(description="any JSON")] | None = None
     mixed: int | str | None = None
     many: list[int] | dict[str, int] | bool = False
     count: Annotated[int, Meta(ge=1, le=9)] = 1
@@ -180,6 +181,7 @@ WRONG: list[tuple[str, dict[str, str]]] = [
     ('{"shape": [3, 1]}', {"shape[0]": "expected one of 1, 2"}),
     ('{"shape": [true, 1]}', {"shape[0]": "expected one of 1, 2"}),
     ('{"shape": []}', {"shape[0]": REQUIRED}),
+    ('{"shape": [2]}', {"shape": "expected an array of at least 2 items"}),
     # arrays and objects of each sort
     ('{"point": [1, 2, 3]}', {"point": "expected an array of 1 to 2 items"}),
     ('{"point": ["1", "2"]}', {"point[0]": "expected an integer", "point[1]": "expected an integer"}),
@@ -268,6 +270,10 @@ WRONG: list[tuple[str, dict[str, str]]] = [
         ]
     ),
     (r'{"port": "\u0000", "count": 0}', {"port": NUL, "count": "expected an integer from 1 to 9"}),
+    (
+        r'{"names": {"a\u0000": 1}, "cargo": {"tons": 1, "b\u0000": 1}, "count": 0}',
+        {"names.a\0": NUL, "cargo.b\0": NUL, "count": "expected an integer from 1 to 9"},
+    ),
     # a name twice, wherever it stands
     ('{"count": 1, "yes": true, "count": 1}', {"count": TWICE}),
     (
@@ -276,6 +282,10 @@ WRONG: list[tuple[str, dict[str, str]]] = [
     ),
     ('{"names": {"a": 1, "a": 1}, "cargo": {"tons": 1, "x": 1, "x": 2}}', {"names.a": TWICE, "cargo.x": TWICE}),
     ('{"x": 1, "x": 1}', {"x": UNKNOWN}),
+    (
+        '{"whatever": {"a": [1, null, {"b": 1, "b": 1}]}, "count": 0}',
+        {"whatever.a[2].b": TWICE, "count": "expected an integer from 1 to 9"},
+    ),
     # what only msgspec knows
     ('{"span": {"start": 2, "end": 1}}', {"span": "end comes before start"}),
     ('{"price": 1e99999999999999999999999}', {"price": "is wrong"}),
@@ -371,9 +381,19 @@ def test_a_lone_surrogate_in_a_name_is_replaced() -> None:
     assert errors == [("x", UNKNOWN), ("?", UNKNOWN), ("names.?a", TWICE)]
 
 
-def test_where_a_huge_body_is_wrong_is_told_though_it_is_not_walked_to_its_end() -> None:
-    body = {"bare_list": [[]] * 90_000, "yes": 1}
-    assert named(ask(read_body, Everything, json.dumps(body))) == [("yes", "is wrong")]
+def test_a_lone_surrogate_is_replaced_wherever_a_problem_has_it() -> None:
+    problem = json.loads(bytes(problem_response(invalid("\ud800", "\udfff"), "/\ud800").body))
+    assert (problem["detail"], problem["instance"], named(problem)) == ("?: ?", "/?", [("?", "?")])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"), [({"yes": 1}, "yes"), ({"numbers": {"x": ""}}, "numbers"), ({"several": [1, ""]}, "several[1]")]
+)
+def test_where_a_huge_body_is_wrong_is_told_though_it_is_not_walked_to_its_end(
+    wrong: dict[str, Any], field: str
+) -> None:
+    body = {"bare_list": [[]] * 90_000, **wrong}
+    assert named(ask(read_body, Everything, json.dumps(body))) == [(field, "is wrong")]
 
 
 @pytest.mark.parametrize("depth", [100, 300, 900])
@@ -388,8 +408,8 @@ class Query(Struct, forbid_unknown_fields=True, rename={"after": "from"}):
     after: str = ""
 
 
-class Token(Struct):
-    token: str
+class Token(Struct, rename={"secret": "token"}):
+    secret: str
     live: bool = False
 
 
@@ -429,6 +449,7 @@ EVENT = {b"ce-specversion": b"1.0", b"ce-id": b"1", b"ce-source": b"/cron", b"ce
     ("headers", "errors"),
     [
         ([(b"ce-id", b"2")], {"id": TWICE}),
+        ([(b"ce-time", b"1795510526")], {"time": "expected RFC 3339, in UTC or null"}),
         ([(b"ce-subject", b"a%00b"), (b"ce-time", b"noon")],
          {"subject": NUL, "time": "expected RFC 3339, in UTC or null"}),
     ],

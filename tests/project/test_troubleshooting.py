@@ -21,6 +21,7 @@ from tests.support.service import ROOT, Service, parse, run_app
 
 TABLE = (ROOT / "docs/troubleshooting.md").read_text()
 ROWS = [row.split(" | ") for row in TABLE.splitlines() if row.startswith("| ")][1:]
+MIGRATIONS = sorted(path.stem for path in (ROOT / "migrations/versions").glob("*.py"))
 LINES = [found[2] for row in ROWS for found in re.finditer(r"(`+)\s?(.+?)\s?\1", row[1])]
 COLLECTOR_STALLS = """
 import os
@@ -52,6 +53,7 @@ def as_on_the_page(messages: list[str], env: Environment) -> list[str]:
         f"127.0.0.1:{env.get('REDIS_PORT')}": "redis:6379",
         f"HOST 127.0.0.1, PORT {env.get('PORT')}": "HOST 0.0.0.0, PORT 8000",
         "server on '127.0.0.1'": "server on 'mysql'",
+        ", ".join(MIGRATIONS): "0004_notes",
         "@'127.0.0.1'": "@'10.0.0.7'",
     }
     pattern = re.compile("|".join(map(re.escape, names)))

@@ -9,6 +9,7 @@ from tests.support.servers import Server, program, wait_until
 
 FLAGS = [
     "--headless",
+    "--window-size=1280,1600",  # what is clicked shall be in sight
     "--disable-gpu",
     "--disable-quic",
     "--disable-sync",

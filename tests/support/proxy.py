@@ -14,7 +14,7 @@ class Proxy:
 
     def __init__(self, target: int) -> None:
         self.target, self.port, self.accepted = target, free_port(), 0
-        self.seconds, self.left, self.chunk = 0.0, float("inf"), 65536
+        self.seconds, self.left, self.size, self.times, self.chunk = 0.0, float("inf"), 0, 0, 65536
         self.pipes: set[asyncio.Task[None]] = set()
         self.loop = asyncio.new_event_loop()
         self.flowing = asyncio.Event()
@@ -38,11 +38,21 @@ class Proxy:
     def resume(self) -> None:
         self.loop.call_soon_threadsafe(self.flowing.set)
 
+    def hang(self) -> None:  # what is connected hears nothing more; what connects from now on is whole
+        self.stall()
+        self.loop.call_soon_threadsafe(self._flow_anew)
+
+    def _flow_anew(self) -> None:
+        self.flowing = asyncio.Event()
+        self.flowing.set()
+
     def delay(self, seconds: float) -> None:  # of every chunk, in both directions
         self.seconds = seconds
 
-    def truncate(self, size: int) -> None:  # so many bytes to the client, then its connection closes; the next is whole
-        self.left = size
+    def truncate(self, size: int, times: int = 1) -> None:
+        """So many bytes to the client, then its connection closes; so many times, the next answer is whole."""
+        self.left = self.size = size
+        self.times = times
 
     def close(self) -> None:
         self.refuse()
@@ -84,13 +94,15 @@ class Proxy:
                 to_server.transport.abort()
 
     async def _pump(self, reader: StreamReader, writer: StreamWriter, *, back: bool = False) -> None:
+        flowing = self.flowing
         with suppress(OSError):
             while chunk := await reader.read(self.chunk):
                 await asyncio.sleep(self.seconds)
-                await self.flowing.wait()
+                await flowing.wait()
                 if back and len(chunk) >= self.left:
                     writer.write(chunk[: int(self.left)])
-                    self.left = float("inf")
+                    self.times -= 1
+                    self.left = self.size if self.times else float("inf")
                     break
                 self.left -= len(chunk) if back else 0
                 writer.write(chunk)

@@ -151,7 +151,13 @@ def copied(path: str, content: bytes, name: Name, without: Collection[str], vers
         return None
     if path.endswith(".py") and text != content.decode():
         text = cut.unused_imports(text)
-    return name(text.replace(version, FIRST_VERSION), path).encode()
+    return name(own_versions(text, version), path).encode()
+
+
+def own_versions(text: str, version: str) -> str:
+    """Where `make release` puts them: a package of another's may have the same one."""
+    before = r'(?m)((?:^VERSION = "|^version = "|VERSION=|/[a-z0-9-]+:|newTag: |refs/tags/v))'
+    return re.sub(rf"{before}{re.escape(version)}(?![0-9.])", rf"\g<1>{FIRST_VERSION}", text)
 
 
 def cut_marks(path: str, text: str, without: Collection[str]) -> str:

@@ -29,6 +29,13 @@ class Rule(NamedTuple):
 NO_MYSQL = "unset: SQLite in DATA_DIR, which one instance alone can use and must keep"
 PARTS = ("accounts", "events")
 
+# Tests that are about the key and about what dev and prod require, though their words don't say so.
+OF_SETTINGS = (
+    r"def test_(?:is_required|all_problems_are_reported|a_wrong_value_is_not_called_missing|secrets_holds"
+    r"|a_bad_secret_in_a_file|a_data_dir_that_cannot|printing_makes_no_key|\w*_(?:kept_key|previous_key)_)"
+    r"|def test_(?:a_key_|no_key_|two_data_dirs|processes_that_start_at_once_have_the_same_key)"
+)
+
 RULES = (
     Rule(
         paths=(
@@ -49,7 +56,7 @@ RULES = (
             "tools",
         ),
         targets=("bench", "bench-check", "bench-lock", "benchmarks/.venvs/%/made", "mutants", "new", "soak"),
-        pages=r"(?:performance|reliability|CHANGELOG|CONTRIBUTING|SECURITY)\.md|\bbenchmarks/|"
+        pages=r"(?:performance|reliability|CONTRIBUTING|SECURITY)\.md|\bbenchmarks/|"
         r"make (?:bench|mutants|soak)",
         texts=(
             ("PEERS   := fastapi litestar blacksheep\n\n", ""),
@@ -79,7 +86,8 @@ RULES = (
         ),
         variables=("SECRET_KEY", "SECRET_KEY_PREVIOUS", "ACCESS_TOKEN_TTL", "REFRESH_TOKEN_TTL", "LOGIN_RATE_LIMIT"),
         tests=r"sign_up|log_in|/v1/auth|\b[aA]ccounts?\b|_account\b|account_|handlers\.accounts"
-        r"|\.secret_key\b|secret_key(?=[\"\'])|tests\.faults\.(?:hang_ups|load|overload|quick_app|races|stops|troubles)",
+        r"|\.secret_key\b|secret_key(?=[\"\'])|tests\.faults\.(?:hang_ups|load|overload|quick_app|races|stops|troubles)"
+        r"|Registration|\bsamples\(|" + OF_SETTINGS,
         pages=r"(?i:(?<!service )\baccounts?\b|\bsessions?\b|sign-in|signs? in|\blog-?(?:in|out)s?\b|password hash"
         r"|(?:access|refresh)[ _]token|secret_key|introspect|login_rate|/v1/auth|password is hashed|password waits"
         r"|the route is a 404)",
