@@ -19,7 +19,7 @@ LOCAL   := [ -n "$$ENV_FILE" ] || [ ! -e .env ] || export ENV_FILE=.env; \
 PEERS   := fastapi litestar blacksheep
 
 MAKEFLAGS += --no-print-directory
-.PHONY: help run dev test test-quick test-image soak lint format lock bench bench-check bench-lock sbom release migrate settings clean
+.PHONY: help run dev test test-quick test-image soak lint format lock bench bench-check bench-lock sbom release migrate settings new clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -81,6 +81,9 @@ migrate: .venv/run ## bring the database's schema up to date
 
 settings: .venv/run ## list every environment variable, its value and where that came from (ARGS="--format json|env|markdown")
 	@$(LOCAL) exec $(BIN)/python settings.py $(ARGS)
+
+new: ## make a service of another name out of this one (NAME=harbour-master DIR=../harbour WITHOUT=accounts,events)
+	@$(PYTHON) -m tools.new "$(NAME)" "$(DIR)" "$(WITHOUT)"
 
 clean: ## remove what make made (./data, your accounts, stays)
 	@rm -rf .venv benchmarks/.venvs .cache sbom.json .mypy_cache .ruff_cache .pytest_cache .hypothesis
