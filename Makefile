@@ -19,7 +19,7 @@ LOCAL   := [ -n "$$ENV_FILE" ] || [ ! -e .env ] || export ENV_FILE=.env; \
 PEERS   := fastapi litestar blacksheep
 
 MAKEFLAGS += --no-print-directory
-.PHONY: help run dev test test-image soak lint format lock bench bench-check bench-lock sbom migrate settings clean
+.PHONY: help run dev test test-image soak lint format lock bench bench-check bench-lock sbom migrate migration settings clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,6 +72,9 @@ bench-lock: .venv/dev ## pin the peers' requirements
 
 migrate: .venv/run ## bring the database's schema up to date
 	@$(LOCAL) exec $(BIN)/python app.py migrate
+
+migration: .venv/run ## make the file of the next migration (NAME=add_notes)
+	@$(BIN)/python -m migrations.new $(NAME)
 
 settings: .venv/run ## list every environment variable, its value and where that came from (ARGS="--format json|env|markdown")
 	@$(LOCAL) exec $(BIN)/python settings.py $(ARGS)
