@@ -19,7 +19,7 @@ LOCAL   := [ -n "$$ENV_FILE" ] || [ ! -e .env ] || export ENV_FILE=.env; \
 PEERS   := fastapi litestar blacksheep
 
 MAKEFLAGS += --no-print-directory
-.PHONY: help run dev test test-quick test-image soak lint format lock bench bench-check bench-lock sbom release migrate settings new clean
+.PHONY: help run dev test test-quick test-image soak lint format lock bench bench-check bench-lock sbom release migrate migration settings new clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -78,6 +78,9 @@ release: ## change the version wherever it stands, and begin its section in CHAN
 
 migrate: .venv/run ## bring the database's schema up to date
 	@$(LOCAL) exec $(BIN)/python app.py migrate
+
+migration: .venv/run ## make the file of the next migration (NAME=add_notes)
+	@$(BIN)/python -m migrations.new $(NAME)
 
 settings: .venv/run ## list every environment variable, its value and where that came from (ARGS="--format json|env|markdown")
 	@$(LOCAL) exec $(BIN)/python settings.py $(ARGS)

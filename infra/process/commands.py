@@ -10,12 +10,14 @@ from infra.events.tasks import Task
 from infra.process.lifespan import database_name, open_current_database, upgrade
 from infra.process.startup import retry
 from infra.sql.database import open_database
+from infra.sql.revisions import check_chain
 from settings import Settings
 
 
 async def run_migrations(settings: Settings) -> None:
     """Raises StartupError 69."""
     deadline = time.monotonic() + settings.startup_timeout
+    check_chain()
     database = await retry(database_name(settings), lambda: open_database(settings), deadline)
     await database.close()
     await upgrade(settings)

@@ -18,6 +18,7 @@ from infra.metrics.counters import Family, Registry, RequestMetrics
 from infra.process.startup import retry
 from infra.redis.store import Store, open_store
 from infra.sql.database import Database, open_database, sqlite_path
+from infra.sql.revisions import check_chain
 from infra.sql.schema import migrate, missing_migrations
 from settings import Settings
 
@@ -75,6 +76,7 @@ def tasks_of(parts: Sequence[Part], prefix: str) -> dict[str, Task]:
 
 async def open_current_database(stack: contextlib.AsyncExitStack, settings: Settings, deadline: float) -> Database:
     """Raises StartupError: 69 when it can't be reached in time, 78 when its schema is behind the code."""
+    check_chain()
     database = await retry(database_name(settings), lambda: open_database(settings), deadline)
     stack.push_async_callback(database.close)
     if missing := await missing_migrations(database):

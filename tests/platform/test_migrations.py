@@ -104,13 +104,97 @@ def test_a_migration_that_fails_ends_with_70_its_name_and_its_statement(
     assert said in message
 
 
-def test_two_migrations_that_follow_the_same_one_end_with_70(project: Path, database: Environment) -> None:
-    migration = MIGRATION.format(before=max(all_migrations()), step="")
-    for revision in ("9001", "9002"):
-        (project / f"migrations/versions/{revision}_more.py").write_text(migration.replace("9001", revision))
-    done = run_in(project, "app.py", "migrate", env=database)
-    assert done.returncode == os.EX_SOFTWARE
-    assert "head" in critical(done.stdout)["message"]
+NEWEST = max(all_migrations())
+NEXT = f"{int(NEWEST) + 1:04}"
+BESIDE = {  # files' names, what they say is before them, and what is said of the last
+    "no number": ((), "more.py", NEWEST, f"expected a name with a number, such as {NEXT}_more.py"),
+    "another revision": (
+        (),
+        "9002_more.py",
+        NEWEST,
+        'expected revision = "9002", not revision = "9001"',
+    ),
+    "another one before it": (
+        (),
+        "9001_more.py",
+        "0001",
+        f'expected down_revision = "{NEWEST}", not down_revision = "0001"',
+    ),
+    "one that is lost before it": (
+        (),
+        "9001_more.py",
+        "9000",
+        f'expected down_revision = "{NEWEST}", not down_revision = "9000"',
+    ),
+    "the number of another": (
+        ("9001_less.py",),
+        "9001_more.py",
+        NEWEST,
+        "expected a number of its own, such as 9002; 9001_less.py has this one",
+    ),
+}
+
+
+@pytest.mark.parametrize("arguments", [(), ("migrate",)], ids=["serve", "migrate"])
+@pytest.mark.parametrize("case", BESIDE)
+def test_a_migration_that_is_not_in_the_chain_ends_the_start_with_70_and_its_name(
+    project: Path, tmp_path: Path, case: str, arguments: tuple[str, ...]
+) -> None:
+    others, name, before, said = BESIDE[case]
+    for file, down in (*((other, NEWEST) for other in others), (name, before)):
+        (project / "migrations/versions" / file).write_text(MIGRATION.format(before=down, step=""))
+    done = run_in(project, "app.py", *arguments, env={"DATA_DIR": str(tmp_path / "data")})
+    assert (done.returncode, done.stderr) == (os.EX_SOFTWARE, ""), done.stdout + done.stderr
+    assert critical(done.stdout)["message"] == f"migrations/versions/{name}: {said}"
+
+
+def test_a_new_migration_gets_the_next_number_and_fails_until_it_is_written(
+    project: Path, database: Environment
+) -> None:
+    made = run_in(project, "-m", "migrations.new", "add_notes", env={})
+    assert (made.returncode, made.stdout.splitlines()[-1]) == (0, f"migrations/versions/{NEXT}_add_notes.py")
+    refused = run_in(project, "app.py", "migrate", env=database)
+    assert refused.returncode == os.EX_SOFTWARE
+    assert critical(refused.stdout)["message"].startswith(f"migration {NEXT}_add_notes failed: ")
+    assert "in: TO BE WRITTEN" in critical(refused.stdout)["message"]
+
+
+NEW = {
+    "add_notes": f"migrations/versions/{NEXT}_add_notes.py has this name already",
+    "Add Notes": "usage: make migration NAME=add_notes",
+    "../notes": "usage: make migration NAME=add_notes",
+    "": "usage: make migration NAME=add_notes",
+}
+
+
+@pytest.mark.parametrize("name", NEW)
+def test_a_name_that_is_taken_or_none_makes_no_migration(project: Path, name: str) -> None:
+    versions = project / "migrations/versions"
+    (versions / f"{NEXT}_add_notes.py").write_text(MIGRATION.replace("9001", NEXT).format(before=NEWEST, step=""))
+    before = list(versions.iterdir())
+    done = run_in(project, "-m", "migrations.new", name, env={})
+    assert (done.returncode, done.stdout) == (os.EX_USAGE, "")
+    assert done.stderr.startswith(NEW[name])
+    assert list(versions.iterdir()) == before
+
+
+DEFINED = """
+    execute("CREATE TABLE IF NOT EXISTS more (id {ID} NOT NULL PRIMARY KEY, text TEXT NOT NULL) {TABLE}")
+    add_column("more", "pinned_at", "BIGINT NULL")
+    add_index("more", "more_pinned_at", "pinned_at")
+"""
+
+
+def test_one_definition_serves_both_databases_and_may_be_run_again_after_a_crash(
+    project: Path, database: Environment
+) -> None:
+    head = MIGRATION.format(before=NEWEST, step="").partition("    op.")[0]
+    head = head.replace("from alembic import op", "from infra.sql.definitions import add_column, add_index, execute")
+    for steps in (DEFINED + "    raise ValueError", DEFINED):
+        (project / "migrations/versions/9001_more.py").write_text(head + steps)
+        done = run_in(project, "app.py", "migrate", env=database)
+    assert done.returncode == 0, done.stdout
+    assert run_in(project, "app.py", "migrate", env=database).returncode == 0
 
 
 def test_the_start_names_the_migrations_that_were_forgotten(mariadb: MariaDB, mysql_env: Environment) -> None:
