@@ -1,4 +1,4 @@
-# `docker build -t berth .`; what can be set is in README.md. Only the last stage is in the image.
+# `docker build -t berth .`; what can be set is in docs/deployment/compose.md. Only the last stage is in the image.
 ARG PYTHON_IMAGE=python:3.13-slim
 
 FROM ${PYTHON_IMAGE} AS packages
@@ -31,7 +31,7 @@ RUN rm -rf python3.*/ensurepip python3.*/idlelib python3.*/pydoc_data python3.*/
     && python3 -m compileall -q --invalidation-mode unchecked-hash . \
     && install -d -o 10001 -g 10001 /data
 COPY --from=packages /opt/venv /opt/venv
-ENV PATH=/opt/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 DATA_DIR=/data
+ENV PATH=/opt/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 HOST=0.0.0.0 DATA_DIR=/data
 WORKDIR /app
 USER 10001:10001
 EXPOSE 8000

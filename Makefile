@@ -12,20 +12,30 @@ AUDIT   := $(BIN)/pip-audit --strict --progress-spinner off --disable-pip --requ
 REFUSE  := import sys; sys.version_info >= (3, 11) or sys.exit("Berth needs Python 3.11 or newer; $(PYTHON) is " \
            + sys.version.split()[0] + ". Try: make PYTHON=/path/to/python3.11")
 
+# What .env says is overruled by the environment; on a machine of one's own nobody else may connect.
+LOCAL   := [ -n "$$ENV_FILE" ] || [ ! -e .env ] || export ENV_FILE=.env; \
+           [ -n "$$HOST" ] || grep -qsE '^ *(export +)?HOST *= *[^ \#]' "$$ENV_FILE" || export HOST=127.0.0.1;
+
 PEERS   := fastapi litestar blacksheep
 
 MAKEFLAGS += --no-print-directory
-.PHONY: help run test test-image soak mutants lint format lock bench bench-check bench-lock sbom migrate settings clean
+.PHONY: help run dev test test-quick test-image soak mutants lint format lock bench bench-check bench-lock sbom release migrate settings clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: .venv/run ## serve on http://localhost:8000 (HOST, PORT and the rest: make settings)
-	@exec $(BIN)/python app.py
+run: .venv/run ## serve on http://localhost:8000 (HOST, PORT and the rest: make settings, or a file named .env)
+	@$(LOCAL) exec $(BIN)/python app.py
 
-test: .venv/dev ## run the tests against real servers of their own (ARGS="-k login -x" goes to pytest)
-	@tests/install-servers.sh kubectl=kubernetes-client
+dev: .venv/run ## the same, and start anew whenever a .py file or .env changes
+	@$(LOCAL) exec $(BIN)/python -m infra.process.reload app.py
+
+test: .venv/dev ## run the tests against real servers of their own (ARGS="-k login -x" goes to pytest, and installs nothing)
+	@[ -n "$(ARGS)" ] || tests/install-servers.sh kubectl=kubernetes-client
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+
+test-quick: .venv/dev ## run those that need no server, in about a minute
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --quick $(ARGS)
 
 test-image: .venv/dev ## build the image and run it confined, on the Docker engine here or one that the tests start (as root)
 	@docker info >/dev/null 2>&1 || set -- dockerd=docker.io debootstrap=debootstrap; tests/install-servers.sh "$$@"
@@ -41,6 +51,7 @@ mutants: .venv/dev ## break lines in a copy and see which breaks no test notices
 lint: .venv/dev ## check style, format, types, and the packages for known vulnerabilities (where there is a network)
 	@$(BIN)/ruff check --quiet && $(BIN)/ruff format --quiet --check
 	@$(BIN)/mypy
+	@said=$$($(BIN)/lint-imports --no-cache) || { echo "$$said"; exit 1; }
 	@$(BIN)/hadolint Dockerfile
 	@if said=$$($(AUDIT) 2>&1); then exit 0; fi; case "$$said" in *"known vulnerabilit"*) echo "$$said"; exit 1;; \
 	*) echo "pip-audit: NOT CHECKED: $$(echo "$$said" | tail -n 1 | cut -c 1-160)";; esac
@@ -65,11 +76,14 @@ bench-check: .venv/dev ## count a request's instructions, fail when they have gr
 bench-lock: .venv/dev ## pin the peers' requirements
 	@for peer in $(PEERS); do $(COMPILE) $(ARGS) benchmarks/peers/$$peer.in || exit; done
 
+release: ## change the version wherever it stands, and begin its section in CHANGELOG.md (VERSION=0.2.0)
+	@.ci/release "$(VERSION)"
+
 migrate: .venv/run ## bring the database's schema up to date
-	@$(BIN)/python app.py migrate
+	@$(LOCAL) exec $(BIN)/python app.py migrate
 
 settings: .venv/run ## list every environment variable, its value and where that came from (ARGS="--format json|env|markdown")
-	@$(BIN)/python settings.py $(ARGS)
+	@$(LOCAL) exec $(BIN)/python settings.py $(ARGS)
 
 clean: ## remove what make made (./data, your accounts, stays)
 	@rm -rf .venv benchmarks/.venvs .cache sbom.json .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -20,23 +20,35 @@ from starlette.routing import Route
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 import settings as environment
-from handlers import accounts, docs, events, health, metrics, root
+from handlers import (
+    accounts,  # only with accounts
+    docs,
+    events,  # only with events
+    health,
+    metrics,
+    root,
+)
 from infra import fast, logs
 from infra.base.errors import StartupError
-from infra.http.app import make_app
+from infra.http.app import bind, make_app
 from infra.http.cors import Cors
 from infra.http.frame import Frame
 from infra.http.limits import RequestLimits
+from infra.http.parts import Part
 from infra.process.commands import run_migrations, run_task
 from infra.process.lifespan import open_parts, open_platform, tasks_of
 from infra.process.server import serve
+from infra.process.startup import load_or_exit, tell
 from settings import Settings
 
-PARTS = [accounts.PART]
+PARTS: list[Part] = [
+    accounts.PART,  # only with accounts
+]
+TASKS = tasks_of(PARTS, environment.EVENTS)
 
 ROUTES = [
     Route("/",                         root.index,               methods=["GET"]),
-    Route("/v1/events",                events.receive_event,     methods=["POST"]),
+    Route("/v1/events",                events.receiver_of(TASKS), methods=["POST"]),  # only with events
     Route("/metrics",                  metrics.read_metrics,     methods=["GET"]),
     Route("/health/live",              health.live,              methods=["GET"]),
     Route("/health/ready",             health.ready,             methods=["GET"]),
@@ -45,12 +57,10 @@ ROUTES = [
 ]  # fmt: skip
 
 DOCS_ROUTES = [
-    Route("/openapi.json",             docs.openapi,             methods=["GET"]),
-    Route("/docs",                     docs.page,                methods=["GET"]),
-    Route("/docs/{name}",              docs.file,                methods=["GET"]),
+    Route("/openapi.json",             docs.openapi,             methods=["GET"], include_in_schema=False),
+    Route("/docs",                     docs.page,                methods=["GET"], include_in_schema=False),
+    Route("/docs/{name}",              docs.file,                methods=["GET"], include_in_schema=False),
 ]  # fmt: skip
-
-TASKS = tasks_of(PARTS, environment.EVENTS)
 
 USAGE = f"""usage: python app.py            serve on HOST and PORT
        python app.py migrate    upgrade the database's schema, then exit
@@ -59,29 +69,31 @@ USAGE = f"""usage: python app.py            serve on HOST and PORT
        python settings.py       show every setting, its value and where it came from
 
 Settings come from environment variables only. Exit status: 0 stopped by a signal or done, 64 wrong usage,
-69 a server that is needed can't be reached, 78 a setting is wrong or the schema is behind."""
+69 a server that is needed can't be reached, 70 the code is wrong or a migration failed, 78 a setting is wrong or the
+schema is behind."""
 
 log = logs.get_logger("system")
 
 
 def create_app(settings: Settings) -> Starlette:
-    """The ASGI app; opens nothing before its lifespan starts."""
+    """The ASGI app; opens nothing before its lifespan starts. Raises DeclarationError."""
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Any]]:
         async with contextlib.AsyncExitStack() as stack:
-            opened = await open_platform(stack, settings, TASKS)
+            opened = await open_platform(stack, settings)
             await open_parts(stack, opened, PARTS)
             boot.opened()
             yield opened
 
+    routes = bind(ROUTES + DOCS_ROUTES if settings.docs_enabled else ROUTES, PARTS)
     middleware = [
         Middleware(ProxyHeadersMiddleware, trusted_hosts=settings.forwarded_allow_ips),
         Middleware(Frame, debug=settings.debug),
-        *([Middleware(Cors, origins=settings.cors_origins)] if settings.cors_origins else []),
+        *([Middleware(Cors, origins=settings.cors_origins, routes=routes)] if settings.cors_origins else []),
         Middleware(RequestLimits, settings=settings),
     ]
-    return make_app(ROUTES + DOCS_ROUTES if settings.docs_enabled else ROUTES, PARTS, middleware, lifespan)
+    return make_app(routes, middleware, lifespan)
 
 
 def configure_logs(settings: Settings) -> logs.LogWriter:
@@ -90,22 +102,10 @@ def configure_logs(settings: Settings) -> logs.LogWriter:
         level=settings.log_level,
         log_format=settings.log_format,
         secrets=settings.secrets,
-        token_prefixes=accounts.TOKEN_PREFIXES,
+        token_prefixes=accounts.TOKEN_PREFIXES,  # only with accounts
         project=settings.google_cloud_project,
         colour=not settings.no_color,
     )
-
-
-def load_settings() -> Settings:
-    """Says what is wrong with the environment, one line each, and exits 78."""
-    try:
-        return environment.load()
-    except environment.SettingsError as error:
-        writer = logs.configure(service=environment.NAME, level="INFO", log_format="json")
-        for problem in error.problems:
-            log.critical(problem.text, extra={"variable": problem.variable})
-        writer.flush()
-        sys.exit(os.EX_CONFIG)
 
 
 def main(arguments: list[str]) -> int:
@@ -126,7 +126,7 @@ def main(arguments: list[str]) -> int:
         case _:
             print(USAGE, file=sys.stderr)
             return os.EX_USAGE
-    settings = load_settings()
+    settings = load_or_exit(environment.load, environment.NAME)
     writer = configure_logs(settings)
     for warning in (*settings.warnings, *fast.warnings()):
         log.warning(warning)
@@ -135,8 +135,7 @@ def main(arguments: list[str]) -> int:
         runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
         runner.run(job(settings) if job else serve(create_app(settings), settings, writer))
     except StartupError as error:
-        log.critical(str(error))
-        return error.status
+        return tell(error)
     finally:
         writer.flush()
     return 0
@@ -146,9 +145,14 @@ def __getattr__(name: str) -> Any:
     """`uvicorn app:app`: the app is made when it is first asked for, so that importing this module reads nothing."""
     if name != "app":
         raise AttributeError(name)
-    settings = load_settings()
-    configure_logs(settings)
-    globals()["app"] = create_app(settings)
+    settings = load_or_exit(environment.load, environment.NAME)
+    writer = configure_logs(settings)
+    try:
+        globals()["app"] = create_app(settings)
+    except StartupError as error:
+        status = tell(error)
+        writer.flush()
+        sys.exit(status)
     return globals()["app"]
 
 

@@ -12,9 +12,9 @@ OPTIMIZED = BERTH._replace(name="optimized", title="Berth, python -OO", options=
 PACKAGES = """import gc; gc.disable()
 import starlette.applications, starlette.routing, uvicorn, uvloop, httptools
 import uvicorn.protocols.http.httptools_impl, uvicorn.middleware.proxy_headers, uvicorn.lifespan.off
-import msgspec, pythonjsonlogger.msgspec, jwt, infra.redis, infra.fast.lean_imports, os
-with infra.fast.lean_imports.late_patterns("marshmallow.validate"): import environs
-with infra.fast.lean_imports.stand_ins("sqlalchemy"): import databases.backends.mysql
+import msgspec, pythonjsonlogger.msgspec, jwt, environs, infra.redis.client, infra.fast.lean_imports, os
+with infra.fast.lean_imports.without("sqlalchemy"): import databases
+import aiomysql
 os._exit(0)"""  # without taking them down
 
 Figures = dict[str, dict[str, list[float]]]

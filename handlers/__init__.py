@@ -1,0 +1,1 @@
+"""What the service does, one file or folder a resource: yours to change."""

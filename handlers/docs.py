@@ -25,11 +25,9 @@ PAGE_HEADERS = {
 
 
 async def openapi(request: Request) -> Response:
-    return cacheable(
-        request,
-        openapi_document(request.app, request.state.settings, DESCRIPTION),
-        {"Content-Type": "application/json"},
-    )
+    state = request.state
+    document = openapi_document(request.app, state.settings, DESCRIPTION, tuple(state.tasks))
+    return cacheable(request, document, {"Content-Type": "application/json"})
 
 
 async def page(request: Request) -> Response:

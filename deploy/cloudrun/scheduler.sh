@@ -1,9 +1,13 @@
 #!/bin/sh
-# Has Cloud Scheduler run the job berth-purge every hour: scheduler.sh PROJECT REGION
+# Has Cloud Scheduler run the job berth-purge every hour: scheduler.sh PROJECT REGION, as often as you like.
 # The service account berth-scheduler needs roles/run.invoker on that job.
 set -eu
 project=$1 region=$2
-gcloud scheduler jobs create http berth-purge \
+if gcloud scheduler jobs describe berth-purge --project="$project" --location="$region" >/dev/null 2>&1
+then verb=update
+else verb=create
+fi
+gcloud scheduler jobs "$verb" http berth-purge \
     --project="$project" \
     --location="$region" \
     --schedule="17 * * * *" \

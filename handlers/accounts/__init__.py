@@ -7,6 +7,7 @@ from typing import Any
 from starlette.routing import Route
 
 from handlers.accounts import accounts, introspection, sessions
+from handlers.accounts.accounts import ACCOUNT_DELETED
 from handlers.accounts.passwords import Passwords
 from handlers.accounts.principal import PRINCIPAL, Principal
 from handlers.accounts.purge import purge_sessions
@@ -20,17 +21,17 @@ from settings import EVENTS
 TOKEN_PREFIXES = (REFRESH_TOKEN_PREFIX,)  # for the logs to blot out what begins so
 
 ROUTES = [
-    Route("/v1/auth/register",         accounts.register,        methods=["POST"]),
-    Route("/v1/auth/login",            sessions.log_in,          methods=["POST"]),
-    Route("/v1/auth/refresh",          sessions.refresh,         methods=["POST"]),
-    Route("/v1/auth/logout",           sessions.log_out,         methods=["POST"]),
-    Route("/v1/auth/me",               accounts.read_me,         methods=["GET"]),
-    Route("/v1/auth/me",               accounts.update_me,       methods=["PATCH"]),
-    Route("/v1/auth/me",               accounts.delete_me,       methods=["DELETE"]),
-    Route("/v1/auth/me/password",      accounts.change_password, methods=["PUT"]),
-    Route("/v1/auth/sessions",         sessions.list_sessions,   methods=["GET"]),
-    Route("/v1/auth/sessions/{id}",    sessions.revoke_session,  methods=["DELETE"]),
-    Route("/v1/auth/introspect",       introspection.introspect, methods=["POST"]),
+    Route("/v1/auth/register",              accounts.register,        methods=["POST"]),
+    Route("/v1/auth/login",                 sessions.log_in,          methods=["POST"]),
+    Route("/v1/auth/refresh",               sessions.refresh,         methods=["POST"]),
+    Route("/v1/auth/logout",                sessions.log_out,         methods=["POST"]),
+    Route("/v1/auth/me",                    accounts.read_me,         methods=["GET"]),
+    Route("/v1/auth/me",                    accounts.update_me,       methods=["PATCH"]),
+    Route("/v1/auth/me",                    accounts.delete_me,       methods=["DELETE"]),
+    Route("/v1/auth/me/password",           accounts.change_password, methods=["PUT"]),
+    Route("/v1/auth/sessions",              sessions.list_sessions,   methods=["GET"]),
+    Route("/v1/auth/sessions/{session_id}", sessions.revoke_session,  methods=["DELETE"]),
+    Route("/v1/auth/introspect",            introspection.introspect, methods=["POST"]),
 ]  # fmt: skip
 
 
@@ -56,6 +57,7 @@ PART = Part(
     routes=ROUTES,
     open=open_accounts,
     readers={Principal: PRINCIPAL},
+    calls=[ACCOUNT_DELETED],
     tasks={f"{EVENTS}.sessions.purge": purge_sessions},
     links={"register": "/v1/auth/register", "login": "/v1/auth/login", "me": "/v1/auth/me"},
 )

@@ -6,15 +6,16 @@ Whoever changes several rows locks them in the order account, session, refresh t
 import hashlib
 from typing import Annotated, Literal, NamedTuple
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import Meta, Struct
 
 from handlers.accounts.accounts import Password, client_address, unique_key
 from handlers.accounts.principal import Account, AccountRow, Principal, account_of, name_account
 from handlers.accounts.state import AccountsState, Request
 from handlers.accounts.tokens import new_refresh_token, refresh_token_hash
-from infra.base.ids import ID_PATTERN, Id, is_id, new_id
+from infra.base.ids import Id, new_id
 from infra.base.times import Time, now_ms, utc
 from infra.http.operations import operation
+from infra.http.pages import Page, PageQuery, page_of
 from infra.http.problems import Problem, Unauthorized
 from infra.logs import get_logger
 from infra.sql.database import Connection
@@ -66,16 +67,6 @@ class Session(Struct):
     client: Annotated[str, Meta(description="the address it was made from", examples=["203.0.113.7"])]
     user_agent: Annotated[str, Meta(examples=["curl/8.5.0"])]
     current: Annotated[bool, Meta(description="whether it is the one that asks", examples=[True])]
-
-
-class PageQuery(Struct, forbid_unknown_fields=True):
-    limit: Annotated[int, Meta(ge=1, le=100, description="an integer from 1 to 100")] = 20
-    after: Annotated[str, Meta(pattern=ID_PATTERN, description="the `next` of another page")] | UnsetType = UNSET
-
-
-class Page(Struct):
-    items: list[Session]
-    next: Annotated[Id | None, Meta(description="the `after` of the next page, null on the last")]
 
 
 @operation(problems={401: "no such account, or not its password", 429: "too many failed attempts"})
@@ -227,30 +218,27 @@ async def log_out(request: Request, principal: Principal) -> None:
 
 
 @operation()
-async def list_sessions(request: Request, principal: Principal, query: PageQuery) -> Page:
+async def list_sessions(request: Request, principal: Principal, query: PageQuery) -> Page[Session]:
     """List the account's live sessions, newest first."""
     rows = await request.state.database.fetch_all(
         "SELECT id, created_at, last_used_at, expires_at, client, user_agent FROM sessions"
         " WHERE account_id = :account_id AND id < :after AND expires_at > :now ORDER BY id DESC LIMIT :count",
-        {"account_id": principal.account.id, "after": query.after or "~", "now": now_ms(), "count": query.limit + 1},
+        {"account_id": principal.account.id, "now": now_ms(), **query.values()},
         may_lag=True,
     )
-    items = [
+    sessions = [
         Session(key, utc(created), utc(used), utc(expires), client, agent, current=key == principal.session_id)
-        for key, created, used, expires, client, agent in rows[: query.limit]
+        for key, created, used, expires, client, agent in rows
     ]
-    return Page(items, items[-1].id if len(rows) > query.limit else None)
+    return page_of(sessions, query)
 
 
 @operation(problems={404: "the account has no such session"})
-async def revoke_session(request: Request, principal: Principal) -> None:
+async def revoke_session(request: Request, principal: Principal, session_id: Id) -> None:
     """End one of the account's sessions."""
-    session_id = request.path_params["id"]
-    ended = False
-    if is_id(session_id):
-        async with request.state.database.transaction() as transaction:
-            ended = await end_session(transaction, principal.account.id, session_id)
-        await request.state.sessions.forget_session(principal.account.id, session_id)
+    async with request.state.database.transaction() as transaction:
+        ended = await end_session(transaction, principal.account.id, session_id)
+    await request.state.sessions.forget_session(principal.account.id, session_id)
     if not ended:
         raise Problem(404, "no such session")
     audit.info("session revoked", extra={"event": "session.revoked", "session_id": session_id})

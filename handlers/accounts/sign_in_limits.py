@@ -5,10 +5,10 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from infra.base.kinds import RateLimit
 from infra.http.problems import Problem
 from infra.logs import get_logger
 from infra.redis.store import Store
-from settings import RateLimit
 
 LOCAL_COUNTERS = 10_000  # at most so many without Redis; the one that ends first gives way
 REFUSALS = (401, 403)

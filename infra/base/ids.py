@@ -18,6 +18,7 @@ Id = Annotated[
         extra_json_schema={"format": "uuid"},
     ),
 ]
+GivenId = Annotated[Id, Meta(pattern=ID_PATTERN)]  # one that a client gives: checked, while our own are not
 
 
 def new_id(after: str | None = None) -> str:

@@ -16,7 +16,9 @@ class CloudEvent(Struct, kw_only=True, omit_defaults=True):
 
     specversion: Literal["1.0"]
     id: Annotated[str, Meta(min_length=1, examples=["2026-11-24T09:00:00Z"])]
-    source: Annotated[str, Meta(min_length=1, description="with the id it names one event", examples=["/cron"])]
+    source: Annotated[
+        str, Meta(min_length=1, description="a URI reference; with the id it names one event", examples=["/cron"])
+    ]
     type: Text
     subject: Text | None = None
     time: Time | None = None

@@ -9,7 +9,7 @@ import random
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -19,7 +19,7 @@ from infra.events.cloudevents import STRUCTURED, CloudEvent
 from infra.events.sink import TIMEOUT, Sink
 from infra.logs import get_logger, request_context
 from infra.metrics.counters import Family
-from infra.sql.database import Connection, Database, Row
+from infra.sql.database import Connection, Database
 from settings import Settings
 
 BATCH = 10  # events sent at the same time
@@ -34,6 +34,12 @@ DUE = (
 )
 
 log = get_logger("task")
+
+
+class DueEvent(NamedTuple):
+    id: str
+    json: str
+    attempts: int
 
 
 class Outbox:
@@ -93,16 +99,19 @@ class Outbox:
 
     async def deliver_due(self) -> bool:
         """Sends what is due, until nothing is left or all of a batch fails, and then returns False."""
-        while self.sink and (rows := await self.database.fetch_all(DUE, {"now": now_ms(), "count": BATCH})):
+        while self.sink and (due := await self.due()):
             async with asyncio.TaskGroup() as group:  # cancelled, it waits for each to give its claim back
-                deliveries = [group.create_task(self.deliver(self.sink, row)) for row in rows]
+                deliveries = [group.create_task(self.deliver(self.sink, event)) for event in due]
             if not any(delivery.result() for delivery in deliveries):
                 return False
         return True
 
-    async def deliver(self, sink: Sink, row: Row) -> bool:
+    async def due(self) -> list[DueEvent]:
+        return await self.database.fetch_all(DUE, {"now": now_ms(), "count": BATCH}, into=DueEvent)
+
+    async def deliver(self, sink: Sink, event: DueEvent) -> bool:
         """Whether the event has left the outbox, or another instance is at it."""
-        event_id, event, attempts = row
+        event_id, attempts = event.id, event.attempts
         claim = {"id": event_id, "attempts": attempts, "until": now_ms() + CLAIM * 1000}
         try:
             claimed = await self.database.execute(
@@ -112,7 +121,7 @@ class Outbox:
             )
             if not claimed:
                 return True
-            refusal = await self.send(sink, event)
+            refusal = await self.send(sink, event.json)
             if refusal is None:
                 await self.database.execute("DELETE FROM outbox WHERE id = :id", {"id": event_id})
                 self.delivered += 1
@@ -138,9 +147,9 @@ class Outbox:
             claim | {"now": now_ms()},
         )
 
-    async def send(self, sink: Sink, event: str) -> str | None:
+    async def send(self, sink: Sink, text: str) -> str | None:
         """None, or why the sink has not taken it."""
-        body = msgspec.json.encode(self.extensions | msgspec.json.decode(event))
+        body = msgspec.json.encode(self.extensions | msgspec.json.decode(text))
         try:
             status = await sink.post(STRUCTURED, body)
         except (OSError, ValueError) as error:

@@ -10,8 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 # The versions that tests/fast/ passed with: a seam isn't used over any other.
 TESTED = {
-    "lean_databases": {"databases": "0.9.0"},
-    "lean_coredis": {"coredis": "6.9.0"},
+    "lean_databases": {"databases": "0.9.0", "SQLAlchemy": "2.1.9"},
+    "lean_coredis": {"coredis": "6.9.0", "beartype": "0.23.1"},
     "mysql_packets": {"aiomysql": "0.3.2", "PyMySQL": "1.2.4"},
     "batched_writes": {"uvicorn": "0.54.0"},
 }

@@ -1,6 +1,5 @@
-"""Stand-ins for what another package imports or makes and nothing here ever calls: nearly half of the start."""
+"""Imports of a package without what it imports for nothing: nearly half of the start."""
 
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,28 +8,79 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-COMPILE: Any = re.compile
+
+class LeftOut(RuntimeError):  # noqa: N818 - says it
+    """Something was used that `without()` has left out of an import."""
 
 
-class AnyName(type):
-    def __getattr__(cls, name: str) -> Any:
+class Unbound:
+    """The base of classes that derive from a name that was left out."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        raise LeftOut(f"{type(self).__qualname__} derives from what without() left out of an import")
+
+
+class Name:
+    """In place of what a package left out has: while that import runs, a decorator that does nothing, a base, a type.
+
+    Used afterwards it raises LeftOut.
+    """
+
+    def __init__(self, name: str, finder: "StandInFinder") -> None:
+        self.left_out, self.finder = name, finder
+
+    def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return Anything
+        found = Name(f"{self.left_out}.{name}", self.finder)
+        found.importing()
+        return found
 
+    def __call__(self, *args: Any, **_: object) -> Any:
+        self.importing()
+        return args[0] if args and callable(args[0]) else self
 
-class Anything(metaclass=AnyName):
-    """In place of a class, to derive from or to make, of a decorator, which then does nothing, or of a module."""
+    def __getitem__(self, _: object) -> Any:
+        self.importing()
+        return self
 
-    def __new__(cls, *args: Any, **_: Any) -> Any:
-        return args[0] if args else super().__new__(cls)
+    def __or__(self, _: object) -> Any:  # of two types
+        self.importing()
+        return self
+
+    __ror__ = __or__
+
+    def __mro_entries__(self, _: object) -> tuple[type, ...]:
+        self.importing()
+        return (Unbound,)
+
+    def __bool__(self) -> bool:
+        raise self.refusal()
+
+    def __instancecheck__(self, _: object) -> bool:
+        raise self.refusal()
+
+    __subclasscheck__ = __instancecheck__
+
+    def importing(self) -> None:
+        if self.finder not in sys.meta_path:
+            raise self.refusal()
+
+    def refusal(self) -> LeftOut:
+        return LeftOut(f"{self.left_out} is used, which without() left out of an import: FAST=off imports everything")
 
 
 class StandIn(ModuleType):
+    """In place of a module that was left out."""
+
     __version__ = "0"
 
+    def __init__(self, name: str, finder: "StandInFinder") -> None:
+        super().__init__(name)
+        self.finder = finder
+
     def __getattr__(self, name: str) -> Any:
-        return getattr(Anything, name)
+        return getattr(Name(self.__name__, self.finder), name)
 
 
 class StandInFinder(MetaPathFinder, Loader):
@@ -43,17 +93,19 @@ class StandInFinder(MetaPathFinder, Loader):
         return ModuleSpec(name, self, is_package=True) if name.partition(".")[0] in self.packages else None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        return StandIn(spec.name)
+        return StandIn(spec.name, self)
 
     def exec_module(self, module: ModuleType) -> None:
         pass
 
 
 @contextmanager
-def stand_ins(*packages: str) -> Iterator[None]:
-    """The block's imports get stand-ins for those `packages` that are not loaded; afterwards they can be imported."""
-    missing = [name for name in packages if name not in sys.modules]
-    finder = StandInFinder(missing)
+def without(*packages: str) -> Iterator[None]:
+    """The block's imports get stand-ins for those `packages` that are not loaded; afterwards they can be imported.
+
+    What is used of them afterwards raises LeftOut, and so does making an object of a class that derives from them.
+    """
+    finder = StandInFinder([name for name in packages if name not in sys.modules])
     sys.meta_path.insert(0, finder)
     try:
         yield
@@ -61,30 +113,3 @@ def stand_ins(*packages: str) -> Iterator[None]:
         sys.meta_path.remove(finder)
         for name in [name for name, module in sys.modules.items() if isinstance(module, StandIn)]:
             del sys.modules[name]
-
-
-class LatePattern:
-    """A regular expression that is compiled when it is first used."""
-
-    def __init__(self, *arguments: Any) -> None:
-        self.arguments = arguments
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # asked for by what makes the class that it is an attribute of
-            raise AttributeError(name)
-        return getattr(COMPILE(*self.arguments), name)
-
-
-@contextmanager
-def late_patterns(module: str) -> Iterator[None]:
-    """Where the block's imports load the `module`, it gets what it compiles as LatePatterns."""
-
-    def compile_pattern(*arguments: Any) -> Any:
-        caller = sys._getframe(1).f_globals["__name__"]  # noqa: SLF001 - nothing else tells who asks
-        return (LatePattern if caller == module else COMPILE)(*arguments)
-
-    re.compile = compile_pattern  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        re.compile = COMPILE

@@ -5,9 +5,7 @@ what asyncio has buffered, some 128 KiB at most; payloads of 16 MiB, which go on
 https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_basic_packets.html
 """
 
-import re
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
 import aiomysql
@@ -102,21 +100,17 @@ class Answer(MySQLResult):  # type: ignore[misc] # without types
         return tuple(row)
 
 
-async def run(connection: Any, sql: str, values: Mapping[str, Any]) -> tuple[list[tuple[Any, ...]], int]:
-    """The rows, and how many these are or were matched. The statement names its values as `:name`."""
-    if connection.__class__ is not Connection:
-        connection.__class__, connection.known_columns = Connection, {}
-    text = pyformat(sql) % {name: connection.escape(value) for name, value in values.items()}
-    await connection._execute_command(COMMAND.COM_QUERY, text.encode(connection.encoding))  # noqa: SLF001
-    answer = Answer(connection)
+async def run(raw: Any, sql: str, values: Mapping[str, Any]) -> tuple[list[tuple[Any, ...]], int]:
+    """The rows, and how many these are or were matched: what aiomysql's cursor makes of `sql` and `values`."""
+    if raw.__class__ is not Connection:
+        raw.__class__, raw.known_columns = Connection, {}
+    text = sql % {name: raw.escape(value) for name, value in values.items()}
+    await raw._execute_command(COMMAND.COM_QUERY, text.encode(raw.encoding))  # noqa: SLF001
+    answer = Answer(raw)
     await answer.read()
+    if answer.server_status is not None:  # of an answer without rows
+        raw.server_status = answer.server_status
     return answer.rows or [], answer.affected_rows
-
-
-@lru_cache(maxsize=128)
-def pyformat(sql: str) -> str:
-    """`:name` in PyMySQL's words, `%(name)s`."""
-    return re.sub(r":([a-z_]+)", r"%(\1)s", sql.replace("%", "%%"))
 
 
 def received(connection: aiomysql.Connection) -> bytearray:

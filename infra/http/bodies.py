@@ -2,7 +2,7 @@
 
 import json
 import re
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote
 
 import msgspec
@@ -10,7 +10,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from infra.events.cloudevents import STRUCTURED, CloudEvent
-from infra.http.problems import Problem, invalid
+from infra.http.problems import FieldError, Problem, invalid
+from infra.http.shapes import MOST_ERRORS, Repeated
+from infra.http.wrong_fields import forbidden_fields, wrong_fields
 
 Body = TypeVar("Body", bound=msgspec.Struct)
 Event = TypeVar("Event", bound=CloudEvent)
@@ -22,8 +24,7 @@ FORM_TYPE = f"(?i)application/x-www-form-urlencoded{UTF8}"
 STRUCTURED_TYPE = f"(?i){re.escape(STRUCTURED)}{UTF8}"
 SCHEDULE_TIME = "x-cloudscheduler-scheduletime"
 FORM_FIELDS = 100
-UNKNOWN_FIELD = r"(?s)Object contains unknown field `(.*)`"
-MISSING_FIELD = r"(?s)Object missing required field `(.*)`"
+NUL_IN_JSON = r"\u0000"
 
 
 async def read_body(request: Request, struct: type[Body], media_type: str = JSON_TYPE) -> Body:
@@ -39,14 +40,16 @@ async def read_body(request: Request, struct: type[Body], media_type: str = JSON
     if not re.fullmatch(media_type, content_type or ""):
         raise Problem(415, "the body must be JSON in UTF-8, and its Content-Type say so")
     try:
+        text = body.decode()
         # first as JSON alone: msgspec stops at the first wrong field, whatever follows it
-        json.loads(body.decode(), object_pairs_hook=refuse_duplicates, parse_constant=refuse_constant)
+        value, repeated = parse_json(text)
         decoded = msgspec.json.decode(body, type=struct)
-    except msgspec.ValidationError as error:
-        raise wrong_shape(str(error), struct) from None
+    except (msgspec.ValidationError, TypeError) as error:  # TypeError: a set of what can't be in one
+        raise wrong_shape(error, value, struct) from None
     except (msgspec.DecodeError, ValueError, RecursionError):
         raise Problem(400, "the body is not valid JSON") from None
-    refuse_nul(decoded)
+    if repeated or NUL_IN_JSON in text:
+        refuse_forbidden(value)
     return decoded
 
 
@@ -76,22 +79,22 @@ async def read_event(request: Request, struct: type[Event]) -> Event:
     if request.headers.get("content-type", "").lower().startswith("application/cloudevents"):
         return await read_body(request, struct, STRUCTURED_TYPE)
     await request.body()
-    attributes = {name[3:]: unquote(value) for name, value in request.headers.items() if name.startswith("ce-")}
-    if SCHEDULE_TIME in request.headers:  # all that differs between two runs of a Cloud Scheduler job
-        attributes.setdefault("id", request.headers[SCHEDULE_TIME])
-    try:
-        return msgspec.convert(attributes, struct)
-    except msgspec.ValidationError as error:
-        raise wrong_shape(str(error), struct) from None
+    attributes = [(name[3:], unquote(value)) for name, value in request.headers.items() if name.startswith("ce-")]
+    if SCHEDULE_TIME in request.headers and "ce-id" not in request.headers:  # differs between runs of a Scheduler's job
+        attributes.append(("id", request.headers[SCHEDULE_TIME]))
+    return convert_pairs(attributes, struct, strict=True)
 
 
-def convert_pairs(pairs: list[tuple[str, str]], struct: type[Body]) -> Body:
-    refuse_duplicates([pair for pair in pairs if pair[0] in struct.__struct_fields__])
+def convert_pairs(pairs: list[tuple[str, str]], struct: type[Body], strict: bool = False) -> Body:
+    """Raises a 422 Problem. What `struct` neither knows nor forbids may come as often as it likes."""
+    if not struct.__struct_config__.forbid_unknown_fields:
+        pairs = [pair for pair in pairs if pair[0] in struct.__struct_encode_fields__]
+    value = Repeated(pairs)
     try:
-        converted = msgspec.convert(dict(pairs), struct, strict=False)
+        converted = msgspec.convert(value, struct, strict=strict)
     except msgspec.ValidationError as error:
-        raise wrong_shape(str(error), struct) from None
-    refuse_nul(converted)
+        raise wrong_shape(error, value, struct, strict) from None
+    refuse_forbidden(value)
     return converted
 
 
@@ -99,37 +102,44 @@ def json_response(content: Any, status: int = 200) -> Response:
     return Response(msgspec.json.encode(content), status, media_type="application/json")
 
 
-def wrong_shape(message: str, struct: type[msgspec.Struct]) -> Problem:
-    """msgspec's words, taken apart: the field and what is wrong with it, or what the field's description asks for."""
-    message, _, path = message.partition(" - at `$")
-    path = path.strip(".`")
-    for pattern, text in ((UNKNOWN_FIELD, "unknown field"), (MISSING_FIELD, "required")):
-        if named := re.fullmatch(pattern, message):
-            return invalid(".".join(filter(None, (path, named[1]))), text)
-    wanted = re.match(r"Expected `(str` (matching|of length)|int`)", message) and description(struct, path)
-    return invalid(path, f"expected {wanted}" if wanted else message[0].lower() + message[1:])
+def parse_json(text: str) -> tuple[Any, bool]:
+    """The value, and whether one of its objects gives a name more than once. Raises ValueError, RecursionError."""
+    repeated: list[dict[str, Any]] = []
 
+    def make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        value = dict(pairs)
+        if len(value) < len(pairs) and len(repeated) <= MOST_ERRORS:
+            value = Repeated(pairs)
+            repeated.append(value)
+        return value
 
-def description(struct: type[msgspec.Struct], field: str) -> str | None:
-    hint = get_type_hints(struct, include_extras=True).get(field)
-    parts = (hint, *get_args(hint))  # of Annotated, or of a union with it
-    return next((meta.description for part in parts for meta in getattr(part, "__metadata__", ())), None)
-
-
-def refuse_duplicates(pairs: list[tuple[str, Any]]) -> None:
-    seen: set[str] = set()
-    for name, _ in pairs:
-        if name in seen:
-            raise invalid(name, "given more than once")
-        seen.add(name)
+    return json.loads(text, object_pairs_hook=make_object, parse_constant=refuse_constant), bool(repeated)
 
 
 def refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def refuse_nul(body: msgspec.Struct) -> None:
-    for field in body.__struct_fields__:
-        value = getattr(body, field)
-        if isinstance(value, str) and "\0" in value:
-            raise invalid(field, "must not contain NUL")
+def refuse_forbidden(value: Any) -> None:
+    if errors := forbidden_fields(value):
+        raise invalid_fields(errors)
+
+
+def wrong_shape(error: Exception, value: Any, struct: type[msgspec.Struct], strict: bool = True) -> Problem:
+    return invalid_fields(wrong_fields(value, struct, strict) or [first_wrong(error)])
+
+
+def first_wrong(error: Exception) -> FieldError:
+    """Where msgspec stopped, for what wrong_fields doesn't foresee; the words of a Struct's own __post_init__."""
+    path = re.search(r" - at `(?:key` in `)?\$([^`]*)`$", str(error))
+    cause = error.__cause__
+    return FieldError(path[1].strip(".") if path else "", str(cause) if isinstance(cause, ValueError) else "is wrong")
+
+
+def invalid_fields(errors: list[FieldError]) -> Problem:
+    """A 422 that names all of them, and the first in its detail."""
+    first, *others = errors
+    detail = f"{first.field}: {first.message}" if first.field else first.message
+    if others:
+        detail += f", and {'at least ' if len(errors) > MOST_ERRORS else ''}{len(others)} more"
+    return Problem(422, detail, errors=errors[:MOST_ERRORS])

@@ -90,17 +90,22 @@ class Exchange:
     def send(self, message: Message) -> Awaitable[None]:
         if message["type"] == "http.response.start":
             self.scope["status"] = message["status"]
-            headers = message.setdefault("headers", [])
-            given = dict(headers)
-            if SECURITY_HEADER_NAMES.isdisjoint(given):
-                headers += SECURITY_HEADERS
-            else:
-                headers += [header for header in SECURITY_HEADERS if header[0] not in given]
-            headers.append((b"x-request-id", self.context.request_id.encode()))
-            headers.append((b"traceparent", self.context.traceparent.encode()))
+            message = {**message, "headers": self.headers_of(message)}
         else:
             self.response_bytes += len(message.get("body", b""))
         return self._send(message)
+
+    def headers_of(self, message: Message) -> list[tuple[bytes, bytes]]:
+        """A new list: the app's own may be of a Response that answers other requests, too."""
+        headers = list(message.get("headers", ()))
+        given = {name.lower() for name, _ in headers}
+        if SECURITY_HEADER_NAMES.isdisjoint(given):
+            headers += SECURITY_HEADERS
+        else:
+            headers += [header for header in SECURITY_HEADERS if header[0] not in given]
+        headers.append((b"x-request-id", self.context.request_id.encode()))
+        headers.append((b"traceparent", self.context.traceparent.encode()))
+        return headers
 
     async def answer(self, problem: Problem | Unavailable) -> None:
         """Unless another answer has begun: then the server cuts it off, so that the client sees it is incomplete."""

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from infra.base.errors import Unavailable
@@ -106,8 +106,9 @@ class RequestBody:
 
     def close_gently(self, message: Message) -> Message:
         if message["type"] == "http.response.start":
-            MutableHeaders(raw=message["headers"])["Connection"] = "close"
-        elif not message.get("more_body", False):
+            others = [header for header in message.get("headers", ()) if header[0].lower() != b"connection"]
+            return {**message, "headers": [*others, (b"connection", b"close")]}
+        if not message.get("more_body", False):
             self.ended_early = True
             return {**message, "more_body": True}
         return message

@@ -9,18 +9,17 @@ from typing import Any
 
 import msgspec
 from starlette.applications import Starlette
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 
 from infra.events.cloudevents import STRUCTURED
-from infra.http.operations import Operation
-from infra.http.problems import ProblemDocument
+from infra.http.operations import Operation, operations_of
+from infra.http.problems import PROBLEM_HEADERS, ProblemDocument
 from settings import Settings
 
 Json = dict[str, Any]
 
 REF_TEMPLATE = "#/components/schemas/{name}"
 BODY_TYPES = {"body": "application/json", "form": "application/x-www-form-urlencoded", "event": STRUCTURED}
-ANSWER_HEADERS = {401: "WWW-Authenticate", 429: "Retry-After", 503: "Retry-After"}
 PROBLEM = {"$ref": REF_TEMPLATE.format(name=ProblemDocument.__name__)}
 OTHER_PROBLEM = {
     "description": "any other problem: 400 not HTTP or for another host, 408 sent too slowly, 413 body too large,"
@@ -32,8 +31,11 @@ TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
 @functools.cache
-def openapi_document(app: Starlette, settings: Settings, description: str) -> bytes:
-    """The document's JSON; made when it is first asked for. `description`: what the API is for."""
+def openapi_document(app: Starlette, settings: Settings, description: str, event_types: tuple[str, ...]) -> bytes:
+    """The document's JSON; made when it is first asked for.
+
+    `description`: what the API is for. `event_types`: those that an operation which takes events knows.
+    """
     described = list(operations_of(app.routes))
     types = list(
         dict.fromkeys([ProblemDocument, *(kind for *_, operation in described for kind in types_of(operation))])
@@ -41,8 +43,11 @@ def openapi_document(app: Starlette, settings: Settings, description: str) -> by
     refs, components = msgspec.json.schema_components(types, ref_template=REF_TEMPLATE)
     schemas = dict(zip(types, refs, strict=True))
     for *_, operation in described:
-        for struct in bodies_of(operation).values():
-            forbid_nul(components[schemas[struct]["$ref"].rpartition("/")[2]])
+        for media_type, struct in bodies_of(operation).items():
+            schema = components[schemas[struct]["$ref"].rpartition("/")[2]]
+            forbid_nul(schema)
+            if media_type == STRUCTURED:
+                schema["properties"]["type"]["enum"] = event_types
     paths: dict[str, Json] = {}
     for route, method, operation in described:
         paths.setdefault(route.path_format, {})[method.lower()] = describe(route, operation, schemas)
@@ -62,13 +67,6 @@ def openapi_document(app: Starlette, settings: Settings, description: str) -> by
     return msgspec.json.encode(document)
 
 
-def operations_of(routes: list[BaseRoute]) -> Iterator[tuple[Route, str, Operation]]:
-    for route in routes:
-        if isinstance(route, Route) and isinstance(route.endpoint, Operation):
-            for method in sorted((route.methods or set()) - {"HEAD"}):
-                yield route, method, route.endpoint
-
-
 def types_of(operation: Operation) -> Iterator[Any]:
     """What is in components: bodies and answers."""
     yield from bodies_of(operation).values()
@@ -81,7 +79,7 @@ def bodies_of(operation: Operation) -> dict[str, Any]:
 
 
 def forbid_nul(schema: Json) -> None:
-    """What `bodies.refuse_nul` refuses."""
+    """NUL is refused in any text."""
     for field in schema["properties"].values():
         for kind in (field, *field.get("anyOf", [])):
             if kind.get("type") == "string":
@@ -95,6 +93,8 @@ def describe(route: Route, operation: Operation, schemas: dict[Any, Json]) -> Js
     anyone: list[Json] = [{}] if operation.bearer_optional else []
     needed: list[Json] = [{scheme: []} for scheme in operation.security]
     responses = {str(status): answer(status, kind, schemas) for status, kind in operation.answers.items()}
+    if operation.answer_headers:
+        responses[str(operation.status)]["headers"] = described_fields(operation.answer_headers)
     for status, when in sorted(operation.problems.items()):
         responses[str(status)] = problem(status, when, route.path)
     described: Json = {
@@ -102,7 +102,7 @@ def describe(route: Route, operation: Operation, schemas: dict[Any, Json]) -> Js
         "tags": [tag(operation.handler.__module__)],
         "summary": summary,
         "description": description,
-        "parameters": [*path_parameters(route), *query_parameters(operation)],
+        "parameters": [*path_parameters(route, operation), *header_parameters(operation), *query_parameters(operation)],
         "requestBody": content and {"required": True, "content": content},
         "security": needed and [*anyone, *needed],
         "responses": responses | {"default": {"$ref": "#/components/responses/OtherProblem"}},
@@ -110,22 +110,37 @@ def describe(route: Route, operation: Operation, schemas: dict[Any, Json]) -> Js
     return {name: value for name, value in described.items() if value}
 
 
-def path_parameters(route: Route) -> list[Json]:
+def path_parameters(route: Route, operation: Operation) -> list[Json]:
+    kinds = {name: kind for name, kind, _ in operation.parameters if name in route.param_convertors}
     return [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in route.param_convertors
+        {"name": name, "in": "path", "required": True, "schema": msgspec.json.schema(kind)}
+        for name, kind in kinds.items()
     ]
+
+
+def header_parameters(operation: Operation) -> list[Json]:
+    structs = [reader.headers for _, _, reader in operation.parameters if reader.headers]
+    return [parameter for struct in structs for parameter in fields_as_parameters(struct, "header")]
 
 
 def query_parameters(operation: Operation) -> list[Json]:
     queries = [kind for name, kind, _ in operation.parameters if name == "query"]
-    if not queries:
-        return []
-    _, components = msgspec.json.schema_components(queries, ref_template=REF_TEMPLATE)
-    [query] = components.values()
-    return [
-        {"name": name, "in": "query", "required": name in query["required"], "schema": schema}
-        for name, schema in query["properties"].items()
-    ]
+    return [parameter for query in queries for parameter in fields_as_parameters(query, "query")]
+
+
+def fields_as_parameters(struct: type[msgspec.Struct], place: str) -> list[Json]:
+    """The Parameter Object of each field."""
+    return [{"name": name, "in": place, **field} for name, field in described_fields(struct).items()]
+
+
+def described_fields(struct: type[msgspec.Struct]) -> Json:
+    """By its name, what a Parameter Object and a Header Object say of a field."""
+    _, components = msgspec.json.schema_components([struct], ref_template=REF_TEMPLATE)
+    [described] = components.values()
+    return {
+        name: {"required": name in described["required"], "schema": schema}
+        for name, schema in described["properties"].items()
+    }
 
 
 def answer(status: int, kind: Any, schemas: dict[Any, Json]) -> Json:
@@ -142,8 +157,8 @@ def problem(status: int, when: str, path: str) -> Json:
     example = ProblemDocument("about:blank", HTTPStatus(status).phrase, status, when, path, TRACE_ID)
     content = {"application/problem+json": {"schema": PROBLEM, "example": example}}
     described: Json = {"description": when, "content": content}
-    if status in ANSWER_HEADERS:
-        described["headers"] = {ANSWER_HEADERS[status]: {"required": True, "schema": {"type": "string"}}}
+    if status in PROBLEM_HEADERS:
+        described["headers"] = {PROBLEM_HEADERS[status]: {"required": True, "schema": {"type": "string"}}}
     return described
 
 

@@ -1,40 +1,22 @@
 """Operations (OpenAPI's word): what a handler's signature says is what calls it and what /openapi.json is made from."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
 import starlette.requests
 from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
-from infra.http.bodies import read_body, read_event, read_form, read_query
+from infra.http.answers import Answer, with_headers
+from infra.http.parameters import BODY_READERS, parameters_of
 from infra.http.parts import Json, Reader
+from infra.http.problems import PROBLEM_HEADERS
 from infra.http.service_tokens import authenticate_service
 
 Handler = Callable[..., Awaitable[Any]]
-
-# By the name of the parameter, whose type is a Struct; read in this order, after those that are found by their type.
-STRUCT_READERS = {
-    "query": Reader(read_query, {422: "a parameter is unknown or wrong"}),
-    "form": Reader(
-        read_form,
-        {400: "the body is not a form", 415: "the body's type is not a form's", 422: "a field is missing or wrong"},
-    ),
-    "body": Reader(
-        read_body,
-        {
-            400: "the body is not JSON",
-            415: "the body's type is not JSON's",
-            422: "a field is missing, unknown or wrong",
-        },
-    ),
-    "event": Reader(
-        read_event,
-        {400: "the body is not JSON", 415: "several events at once", 422: "an attribute is missing or wrong"},
-    ),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,24 +35,20 @@ class Declaration:
         return await self.handler(request, **arguments)
 
 
-class Parameter(NamedTuple):
-    name: str
-    kind: Any
-    reader: Reader
-
-
 class Operation:
-    """An ASGI app around a handler. It sends the Struct, None (204) or Response that the handler returns."""
+    """An ASGI app around a handler. It sends the Struct, Answer, None (204) or Response that the handler returns."""
 
-    def __init__(self, declared: Declaration, readers: Mapping[type, Reader]) -> None:
+    def __init__(self, declared: Declaration, path_names: Collection[str], readers: Mapping[type, Reader]) -> None:
         self.handler = declared.handler
         self.__name__ = self.handler.__name__
         self.bearer = declared.bearer
         self.bearer_optional = declared.bearer_optional
-        returned = self.handler.__annotations__["return"]
+        kinds = get_type_hints(self.handler, include_extras=True)
+        returned, self.answer_headers = body_and_headers(kinds.pop("return"))
         self.status = 204 if returned is None else declared.status
         self.answers = declared.answers or {self.status: returned}
-        self.parameters = parameters_of(self.handler, readers)
+        self.call = with_headers(self.handler, self.status) if self.answer_headers else self.handler
+        self.parameters = parameters_of(kinds, path_names, readers)
         self.security: dict[str, Json] = {}
         self.problems: dict[int, str] = {}
         for parameter in self.parameters:
@@ -96,7 +74,7 @@ class Operation:
         arguments = {}
         for name, kind, reader in self.parameters:
             arguments[name] = await reader.read(request, kind)
-        answer = await self.handler(request, **arguments)
+        answer = await self.call(request, **arguments)
         if isinstance(answer, Response):
             await answer(scope, receive, send)
         elif answer is None:
@@ -108,13 +86,35 @@ class Operation:
             await send({"type": "http.response.start", "status": self.status, "headers": headers})
             await send({"type": "http.response.body", "body": body})
 
+    def request_header_names(self) -> Iterator[str]:
+        """Those that it reads."""
+        if self.security:
+            yield "Authorization"
+        if any(parameter.name in BODY_READERS for parameter in self.parameters):
+            yield "Content-Type"
+        for parameter in self.parameters:
+            if parameter.reader.headers:
+                yield from parameter.reader.headers.__struct_encode_fields__
 
-def parameters_of(handler: Handler, readers: Mapping[type, Reader]) -> list[Parameter]:
-    """In the order in which they are read: who asks before what is asked."""
-    kinds = {name: kind for name, kind in handler.__annotations__.items() if name not in ("request", "return")}
-    by_type = [Parameter(name, kind, readers[kind]) for name, kind in kinds.items() if kind in readers]
-    by_name = [Parameter(name, kinds[name], reader) for name, reader in STRUCT_READERS.items() if name in kinds]
-    return by_type + by_name
+    def answer_header_names(self) -> Iterator[str]:
+        """Those of its answers."""
+        if self.answer_headers:
+            yield from self.answer_headers.__struct_encode_fields__
+        yield from (PROBLEM_HEADERS[status] for status in self.problems if status in PROBLEM_HEADERS)
+
+
+def body_and_headers(returned: Any) -> tuple[Any, type[msgspec.Struct] | None]:
+    """What a handler's return annotation says."""
+    body, headers = get_args(returned) if get_origin(returned) is Answer else (returned, None)
+    return (None if body is type(None) else body), headers
+
+
+def operations_of(routes: Sequence[BaseRoute]) -> Iterator[tuple[Route, str, Operation]]:
+    """With each method of its own."""
+    for route in routes:
+        if isinstance(route, Route) and isinstance(route.endpoint, Operation):
+            for method in sorted((route.methods or set()) - {"HEAD"}):
+                yield route, method, route.endpoint
 
 
 def operation(
@@ -125,8 +125,9 @@ def operation(
     bearer: str | None = None,
     bearer_optional: bool = False,
 ) -> Callable[[Handler], Declaration]:
-    """Declares a handler. Beside `request` it may have parameters of the types that the parts' readers fill (such as
-    who asks), and of STRUCT_READERS, read into the Struct of their annotation.
+    """Declares a handler. Beside `request` it may have parameters named as in the route's path, of a `Header[...]`, of
+    the types that the parts' readers fill (such as who asks), and of STRUCT_READERS, read into the Struct of their
+    annotation.
 
     `problems` are the statuses of the Problems that it raises itself, and when. `answers` are for a handler that makes
     its Responses: the Struct, or the media type, of each status. `bearer` is the setting that holds the bearer

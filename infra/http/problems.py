@@ -14,6 +14,9 @@ from starlette.types import Scope
 from infra.base.errors import Duplicate, Unavailable
 from infra.logs import get_logger, request_context
 
+NO_RESOURCE = "no such resource"
+PROBLEM_HEADERS = {401: "WWW-Authenticate", 429: "Retry-After", 503: "Retry-After"}
+
 log = get_logger("system")
 
 
@@ -68,17 +71,23 @@ class Unauthorized(Problem):
 def problem_document(status: int, detail: str, instance: str, errors: list[FieldError] | None = None) -> bytes:
     """The document's JSON, with the trace id of the request at hand."""
     context = request_context.get()
+    errors = [FieldError(printable(error.field), printable(error.message)) for error in errors or []]
     return msgspec.json.encode(
         ProblemDocument(
             type="about:blank",
             title=HTTPStatus(status).phrase,
             status=status,
-            detail=detail,
-            instance=instance.encode("utf-8", "replace").decode(),
+            detail=printable(detail),
+            instance=printable(instance),
             trace_id=context.trace_id if context else "",
-            errors=errors if errors is not None else msgspec.UNSET,
+            errors=errors or msgspec.UNSET,
         )
     )
+
+
+def printable(text: str) -> str:
+    """Without lone surrogates, which JSON may escape but UTF-8 can't hold."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def problem_response(error: Problem | Unavailable | Duplicate, instance: str) -> Response:
@@ -114,7 +123,7 @@ def error_response(
 def routing_problem(error: HTTPException, scope: Scope) -> Problem:
     """Starlette's own: unknown path and wrong method."""
     if error.status_code != HTTPStatus.METHOD_NOT_ALLOWED:
-        return Problem(error.status_code, "no such resource")
+        return Problem(error.status_code, NO_RESOURCE)
     same_path = (route for route in scope["router"].routes if route.path == scope["route"].path)
     allow = ", ".join(sorted({method for route in same_path for method in route.methods}))
     return Problem(405, f"{scope['method']} is not allowed here", headers={"Allow": allow})

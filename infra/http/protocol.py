@@ -7,88 +7,19 @@ from urllib.parse import unquote
 
 import httptools
 from starlette.types import Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from infra import fast
 from infra.base.errors import Unavailable
-from infra.fast.batched_writes import WriteBatch
+from infra.fast import batched_writes
 from infra.http.frame import Frame
 from infra.http.limits import linger
 from infra.http.problems import Problem, problem_response
 from settings import Settings
 
-KEEP_ALIVE = 75  # seconds; longer than the idle time-outs of the usual proxies (60 s), so that they close first
 MAX_HEADER_BYTES = 64 * 1024
 MAX_PIPELINED = 100  # requests that wait for their turn on one connection: each takes far more memory than bytes
-CR, LF, NUL = b"\r\n\0"  # numbers: searching bytes for bytes makes and drops a TypeError inside
 HEADERS_TOO_LARGE = Problem(431, f"the headers may have at most {MAX_HEADER_BYTES} bytes")
-
-
-class Cycle(RequestResponseCycle):
-    """uvicorn's, but an answer's head leaves with the first part of its body: one write and one packet for both."""
-
-    head = b""
-    batch: WriteBatch | None = None
-
-    async def send(self, message: Any) -> None:
-        if self.flow.write_paused and not self.disconnected:
-            await self.flow.drain()
-        if self.disconnected:
-            return
-        if not self.response_started:
-            self.response_started = True
-            self.waiting_for_100_continue = False
-            self.head = self.head_of(message["status"], message.get("headers", []))
-        elif self.response_complete or message["type"] != "http.response.body":
-            raise RuntimeError(f"{message['type']}, but the answer has begun or ended")
-        else:
-            more_body = message.get("more_body", False)
-            data = self.head + self.framed(message.get("body", b""), more_body=more_body)
-            if self.batch is None or more_body or not self.keep_alive:
-                self.transport.write(data)
-            else:
-                self.batch.write(self.transport, data)
-            self.head = b""
-            if not more_body:
-                self.complete()
-
-    def head_of(self, status: int, headers: list[tuple[bytes, bytes]]) -> bytes:
-        lines = self.default_headers + headers
-        named = dict(lines)
-        if b"connection" in named and b"close" in named[b"connection"].lower():
-            self.keep_alive = False
-        elif not self.keep_alive:
-            lines.append((b"connection", b"close"))
-        if b"content-length" in named:
-            self.expected_content_length = int(named[b"content-length"])
-        elif b"transfer-encoding" in named:
-            self.chunked_encoding = True
-        elif status not in (204, 304) and self.scope["method"] != "HEAD":
-            self.chunked_encoding = True
-            lines.append((b"transfer-encoding", b"chunked"))
-        fields = list(map(b": ".join, lines))
-        text = b"".join(fields)
-        if CR in text or LF in text or NUL in text:
-            raise RuntimeError("a header of the answer holds a line's end or NUL")  # else it could go on as another
-        return b"%b%b\r\n\r\n" % (STATUS_LINE[status], b"\r\n".join(fields))
-
-    def framed(self, body: bytes, *, more_body: bool) -> bytes:
-        if self.scope["method"] == "HEAD":
-            self.expected_content_length = 0
-            return b""
-        if self.chunked_encoding:
-            chunk = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
-            return chunk if more_body else chunk + b"0\r\n\r\n"
-        self.expected_content_length -= len(body)
-        if self.expected_content_length < 0 or (self.expected_content_length and not more_body):
-            raise RuntimeError("the answer's body is not as long as its Content-Length says")
-        return body
-
-    def complete(self) -> None:
-        self.response_complete = True
-        self.message_event.set()
-        if not self.keep_alive:
-            self.transport.close()
-        self.on_response()
 
 
 class Refusal:
@@ -109,8 +40,7 @@ class Refusal:
 class Protocol(HttpToolsProtocol):
     """Adds to uvicorn's HTTP/1.1 a limit and a time-out for headers, and problem documents for what isn't a request."""
 
-    settings: Settings  # set on the subclass that Server makes
-    batch: WriteBatch  # likewise
+    running: RequestResponseCycle | None = None  # the answer under way; uvicorn's `cycle` is the newest request's
     header_bytes = 0  # of headers or trailers that aren't complete; 0 between requests and within a body
     received = 0  # bytes at once, which may be of several requests
     at_most = 0  # bytes that these headers can have: all that was received with any of them
@@ -121,7 +51,13 @@ class Protocol(HttpToolsProtocol):
     idle_timer: asyncio.TimerHandle | None = None
     idle_since: float | None = None  # the loop's seconds; None while something is asked
 
+    def __init__(self, settings: Settings, **options: Any) -> None:
+        super().__init__(**options)
+        self.settings = settings
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        if fast.enabled("batched_writes"):
+            transport = batched_writes.wrap(transport, self.loop, self.tasks)
         super().connection_made(transport)
         self.url, self.headers = b"", []
         self.header_timer = self.loop.call_later(self.settings.request_timeout, self.on_header_timeout)
@@ -130,22 +66,21 @@ class Protocol(HttpToolsProtocol):
         self.forget_header_timer()
         if self.idle_timer:
             self.idle_timer.cancel()
+        if self.running:
+            self.running.disconnected = True  # uvicorn tells the newest request only, and the others write on
+            self.running.message_event.set()
         super().connection_lost(exc)
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """A client that has asked may close its side and still read: the connection stays until the last answer."""
-        self.batch.flush()
         if self.cycle is None or self.cycle.response_complete or self.in_body:
-            return False
+            self.transport.close()
+            return True
         self.cycle.keep_alive = False
         if self.refused:  # nothing more to linger for
             self.cycle.more_body = False
             self.cycle.message_event.set()
         return True
-
-    def shutdown(self) -> None:
-        self.batch.flush()
-        super().shutdown()
 
     def data_received(self, data: bytes) -> None:
         if self.refused:
@@ -187,8 +122,8 @@ class Protocol(HttpToolsProtocol):
         if self.refusal:
             raise ValueError  # stops the parser: nothing of the request reaches the app
         super().on_headers_complete()
-        self.cycle.__class__ = Cycle  # uvicorn makes one of its own, with no way to name another
-        self.cycle.batch = self.batch  # type: ignore[attr-defined]
+        if not self.pipeline:
+            self.running = self.cycle
         self.headers = []  # for trailers, which mean nothing here
         self.header_bytes, self.in_body = 0, True
         self.forget_header_timer()
@@ -215,20 +150,18 @@ class Protocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """As uvicorn's, which sets a timer for each answer; here one looks again when the last would have run out."""
-        self.server_state.total_requests += 1
-        if self.transport.is_closing():
-            return
-        self.flow.resume_reading()
         if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
-        else:
+            self.running = self.pipeline[-1][0]
+            super().on_response_complete()  # starts it
+        elif self.cycle.keep_alive:
+            self.flow.resume_reading()
             self.idle_since = self.loop.time()
-            self.idle_timer = self.idle_timer or self.loop.call_later(KEEP_ALIVE, self.on_idle_timer)
+            self.idle_timer = self.idle_timer or self.loop.call_later(self.timeout_keep_alive, self.on_idle_timer)
 
     def on_idle_timer(self) -> None:
         self.idle_timer = None
         if self.idle_since is not None:
-            rest = self.idle_since + KEEP_ALIVE - self.loop.time()
+            rest = self.idle_since + self.timeout_keep_alive - self.loop.time()
             if rest > 0:
                 self.idle_timer = self.loop.call_later(rest, self.on_idle_timer)
             else:
@@ -266,7 +199,7 @@ class Protocol(HttpToolsProtocol):
             "state": self.app_state,
         }
         pending = self.cycle
-        self.cycle = Cycle(
+        self.cycle = RequestResponseCycle(
             scope=scope,
             transport=self.transport,
             flow=self.flow,
@@ -280,10 +213,9 @@ class Protocol(HttpToolsProtocol):
             on_response=self.on_response_complete,
         )
         app: Any = Frame(Refusal(problem), debug=False)
+        self.pipeline.appendleft((self.cycle, app))
         if pending is None or pending.response_complete:
-            self._start_asgi_task(self.cycle, app)
-        else:
-            self.pipeline.appendleft((self.cycle, app))
+            self.on_response_complete()  # nothing is under way, so that it starts at once
 
 
 class BodyCallbacks:

@@ -2,8 +2,9 @@
 
 import logging
 import re
+import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import lru_cache
 from ipaddress import ip_address
@@ -99,7 +100,7 @@ class JsonLines(MsgspecFormatter):
 
     def add_fields(self, log_data: Fields, record: logging.LogRecord, message_dict: Fields) -> None:
         traces = [message_dict.pop(name) for name in ("exc_info", "stack_info") if name in message_dict]
-        extras = message_dict | {n: value for n, value in record.__dict__.items() if n not in self._skip_fields}
+        extras = message_dict | {n: value for n, value in record.__dict__.items() if n not in self.reserved_attrs}
         fields = self.own_fields(record, utf8(record.message or str(extras.pop("message", ""))))
         if traces:
             fields["exception"] = utf8("\n".join(traces))
@@ -235,6 +236,8 @@ def as_ecs(fields: Fields, record: logging.LogRecord, *, service: str) -> Fields
 COLOURS = {"DEBUG": 2, "INFO": 32, "WARNING": 33, "ERROR": 31, "CRITICAL": 41}
 OBEYED = f"[\0-\x1f]|{CONTROLS}"
 BARE = r"[\w./:@+-]+"
+COLUMNS, INDENT = 120, " " * 4
+ACCESS_SHOWN = ("duration_ms", "response_bytes", "client")  # besides what the message says: it stays one line
 
 
 class ConsoleLines(JsonLines):
@@ -245,30 +248,53 @@ class ConsoleLines(JsonLines):
         self.colour = colour
 
     def made_safe(self, line: str, outside: str | None) -> str:
-        fields = msgspec.json.decode(super().made_safe(line, outside))
+        return self.shown(msgspec.json.decode(super().made_safe(line, outside)))
+
+    def shown(self, fields: Fields) -> str:
         names = ("time", "severity", "message", "logger", "type", "exception")
         time, severity, message, logger, type_, exception = (fields.pop(name, "") for name in names)
-        source = logger if type_ == "system" else type_
-        said = message.split()
-        rest = " ".join(
-            f"{name}={value if isinstance(value, str) and re.fullmatch(BARE, value) else to_json(value)}"
-            for name, value in fields.items()
-            if name not in ("trace_id", "span_id") and str(value) not in said
-        )
-        shown = [
-            time[11:23],
-            self.painted(COLOURS.get(severity, 0), f"{severity:8}"),
-            self.painted(36, source),
-            escaped(message),
-            *([self.painted(2, rest)] if rest else []),
-        ]
+        rest = escaped(" ".join(extras(fields, message, ACCESS_SHOWN if type_ == "access" else fields)))
+        source = escaped(logger if type_ == "system" else type_)
+        head = [(0, time[11:23]), (COLOURS.get(severity, 0), f"{severity:8}"), (36, source)]
+        blank = " " * len(" ".join(text for _, text in head))
+        said = escaped(message)
+        if type_ == "access":
+            said = shortened(said, COLUMNS - len(f"{blank}  {rest}"))
+        first, *more = wrapped(said, f"{blank} ")
+        lines = [" ".join(self.painted(colour, text) for colour, text in head) + first[len(blank) :], *more]
+        if rest and not more and len(f"{first} {rest}") <= COLUMNS:
+            lines[0] += f" {self.painted(2, rest)}"
+        elif rest:
+            lines += [INDENT + self.painted(2, line[len(INDENT) :]) for line in wrapped(rest, INDENT)]
         # Indented, so that no message of an exception can pass for a line of its own.
-        trace = exception.split("\n") if exception else []
-        return "".join([" ".join(shown), *(f"\n    {escaped(part)}" for part in trace)])
+        for part in exception.split("\n") if exception else []:
+            lines += wrapped(escaped(part), INDENT)
+        return "\n".join(lines)
 
     def painted(self, colour: int, text: str) -> str:
-        return f"\x1b[{colour}m{escaped(text)}\x1b[0m" if self.colour else escaped(text)
+        return f"\x1b[{colour}m{text}\x1b[0m" if self.colour and colour else text
 
 
 def escaped(text: str) -> str:
     return re.sub(OBEYED, lambda match: ascii(match[0])[1:-1], text)
+
+
+def extras(fields: Fields, message: str, shown: Iterable[str]) -> Iterator[str]:
+    """`name=value` of what is shown and not in the message already."""
+    said = message.split()
+    for name in shown:
+        value = fields.get(name)
+        if name in fields and name not in ("trace_id", "span_id") and str(value) not in said:
+            bare = isinstance(value, str) and re.fullmatch(BARE, value)
+            yield f"{name}={value if bare else to_json(value)}"
+
+
+def wrapped(text: str, indent: str) -> list[str]:
+    """Lines of at most COLUMNS, of which the first begins with this indent."""
+    lines = textwrap.wrap(text, COLUMNS, initial_indent=indent, subsequent_indent=INDENT, break_on_hyphens=False)
+    return lines or [indent]
+
+
+def shortened(text: str, room: int) -> str:
+    """The middle of a longer path goes: the method before it and the status behind it stay."""
+    return text if len(text) <= room else f"{text[: room - 7]}...{text[-4:]}"

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from infra.base.background import background
@@ -18,42 +18,46 @@ from infra.metrics.counters import Family, Registry, RequestMetrics
 from infra.process.startup import retry
 from infra.redis.store import Store, open_store
 from infra.sql.database import Database, open_database, sqlite_path
-from infra.sql.schema import is_current, migrate
+from infra.sql.schema import migrate, missing_migrations
 from settings import Settings
 
 Opened = dict[str, Any]
 
 
-async def open_platform(stack: contextlib.AsyncExitStack, settings: Settings, tasks: Mapping[str, Task]) -> Opened:
+async def open_platform(stack: contextlib.AsyncExitStack, settings: Settings) -> Opened:
     """What `State` declares: the database and Redis at the same time, then what stands on them. Raises StartupError."""
     deadline = time.monotonic() + settings.startup_timeout
     redis = await stack.enter_async_context(open_store(settings))
     database, _ = await asyncio.gather(
         open_current_database(stack, settings, deadline), await_redis(redis, settings, deadline)
     )
+    # only with events:
     outbox = Outbox(database, settings)
     if settings.k_sink:
         await stack.enter_async_context(background("delivery of events", outbox.run))
+    # end only
     metrics = RequestMetrics()
     registry = Registry(settings.name.replace("-", "_"))
-    for counting in (metrics, database, redis, outbox):
+    for counting in (metrics, database, redis):
         registry.register(counting.collect)
+    registry.register(outbox.collect)  # only with events
     registry.register(lambda: process_metrics(settings))
     return {
         "settings": settings,
         "database": database,
         "redis": redis,
-        "outbox": outbox,
+        "outbox": outbox,  # only with events
         "metrics": metrics,
         "registry": registry,
-        "tasks": dict(tasks),
         "links": {},
         "stopping": asyncio.Event(),
     }
 
 
 async def open_parts(stack: contextlib.AsyncExitStack, opened: Opened, parts: Sequence[Part]) -> None:
-    """Adds to what is opened what each part opens."""
+    """Adds to what is opened what each part opens, and the hooks that one part calls in another."""
+    called = [name for part in parts for name in part.calls]
+    opened["hooks"] = {name: [part.hooks[name] for part in parts if name in part.hooks] for name in called}
     for part in parts:
         opened["links"] |= part.links
         if part.open:
@@ -62,17 +66,23 @@ async def open_parts(stack: contextlib.AsyncExitStack, opened: Opened, parts: Se
 
 def tasks_of(parts: Sequence[Part], prefix: str) -> dict[str, Task]:
     """Scheduled work by the type of the event that asks for it: the parts' own, and the platform's."""
-    own = {name: task for part in parts for name, task in part.tasks.items()}
-    return own | {f"{prefix}.events.deliver": deliver_events, f"{prefix}.events.purge": purge_received_events}
+    return {
+        **{name: task for part in parts for name, task in part.tasks.items()},
+        f"{prefix}.events.deliver": deliver_events,  # only with events
+        f"{prefix}.events.purge": purge_received_events,  # only with events
+    }
 
 
 async def open_current_database(stack: contextlib.AsyncExitStack, settings: Settings, deadline: float) -> Database:
     """Raises StartupError: 69 when it can't be reached in time, 78 when its schema is behind the code."""
     database = await retry(database_name(settings), lambda: open_database(settings), deadline)
     stack.push_async_callback(database.close)
-    if not await is_current(database):
+    if missing := await missing_migrations(database):
         if settings.mysql_enabled:
-            raise StartupError(os.EX_CONFIG, "the database's schema is behind this code: run `python app.py migrate`")
+            text = (
+                f"the database's schema is behind this code, without {', '.join(missing)}: run `python app.py migrate`"
+            )
+            raise StartupError(os.EX_CONFIG, text)
         await upgrade(settings)
     return database
 
@@ -84,7 +94,7 @@ async def await_redis(redis: Store, settings: Settings, deadline: float) -> None
 
 
 async def upgrade(settings: Settings) -> None:
-    """Raises StartupError 69."""
+    """Raises StartupError: 69, or 70 when a migration fails."""
     try:
         await asyncio.to_thread(migrate, settings)
     except Unavailable as error:

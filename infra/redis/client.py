@@ -1,12 +1,15 @@
 """coredis, a client for one Redis or a cluster. Imported where there is a Redis: it costs a third of the start."""
 
 import ssl
+from contextlib import nullcontext
 from typing import Any
 
-from infra.fast.lean_imports import stand_ins
+from infra import fast
+from infra.fast import lean_imports
 from settings import Settings
 
-with stand_ins("beartype"):  # 50 ms; would only check types at run time
+# beartype would only check types at run time.
+with lean_imports.without("beartype") if fast.enabled("lean_coredis") else nullcontext():
     import coredis
     from coredis.retry import NoRetryPolicy
 

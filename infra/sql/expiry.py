@@ -12,7 +12,7 @@ async def delete_expired(database: Database, table: str, key: str) -> int:
     In batches, each a transaction of its own: what is done stays done.
     """
     batch = f"{table} WHERE expires_at <= :now ORDER BY expires_at LIMIT {BATCH}"
-    if not database.primary.mysql:  # SQLite's DELETE may know no LIMIT
+    if not database.mysql:  # SQLite's DELETE may know no LIMIT
         batch = f"{table} WHERE ({key}) IN (SELECT {key} FROM {batch})"  # noqa: S608
     total, now = 0, now_ms()
     while deleted := await database.execute(f"DELETE FROM {batch}", {"now": now}):  # noqa: S608

@@ -1,65 +1,101 @@
 """The schema's revision: what the code needs, what the database has, and the way from one to the other."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infra.base.errors import Unavailable
+import pymysql
+
+from infra.base.errors import StartupError, Unavailable, describe
 from infra.logs import get_logger
+from infra.sql import mysql_errors, sqlite_driver
 from infra.sql.database import Database, sqlite_path
-from infra.sql.mysql import connection_options, mysql_password, tls_required
+from infra.sql.errors import DETAIL
+from infra.sql.mysql_options import connection_options, mysql_password, tls_required
+from infra.sql.revisions import MIGRATIONS, all_migrations, newest_revision
 from settings import Settings
 
 if TYPE_CHECKING:
+    import alembic.config
     import sqlalchemy
-
-SCHEMA_REVISION = "0003"  # the newest in migrations/versions; revisions sort as text
-MIGRATIONS = Path(__file__).parents[2] / "migrations"
 
 log = get_logger("system")
 
 
-async def is_current(database: Database) -> bool:
-    """Whether the schema is the one that the code needs, or newer: a newer one must still serve yesterday's code."""
+async def missing_migrations(database: Database) -> list[str]:
+    """The names of those that the schema lacks. None when it is newer: it must still serve yesterday's code."""
+    revision = await current_revision(database)
+    return [name for number, name in all_migrations().items() if number > revision]
+
+
+async def current_revision(database: Database) -> str:
+    """Empty when nothing was ever migrated."""
     tables = (
         "SELECT 1 FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = 'alembic_version'"
-        if database.primary.mysql
+        if database.mysql
         else "SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'"
     )
     if not await database.fetch_one(tables):
-        return False
-    row = await database.fetch_one("SELECT version_num FROM alembic_version")
-    return row is not None and str(row[0]) >= SCHEMA_REVISION
+        return ""
+    rows = await database.fetch_all("SELECT version_num FROM alembic_version")
+    return max((str(version) for (version,) in rows), default="")
 
 
 def migrate(settings: Settings) -> None:
     """Runs what is missing. Several at once wait for the first; a schema newer than the code stays as it is.
 
-    Raises Unavailable, or what a migration raises.
+    Raises Unavailable, and StartupError 70 when a migration fails.
     """
-    import alembic.command  # noqa: PLC0415 - 0.4 s that only a migration should pay
-    import alembic.config  # noqa: PLC0415
-    import sqlalchemy.exc  # noqa: PLC0415
+    import alembic.config  # noqa: PLC0415 - 0.4 s that only a migration should pay
     from alembic.runtime.migration import MigrationContext  # noqa: PLC0415
-    from alembic.script import ScriptDirectory  # noqa: PLC0415
 
     config = alembic.config.Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    try:
-        with migration_connection(settings) as connection:
-            revision = MigrationContext.configure(connection).get_current_revision()
-            if revision is None or revision <= SCHEMA_REVISION:
-                config.attributes["connection"] = connection
-                missing = list(ScriptDirectory.from_config(config).iterate_revisions("head", revision or "base"))
-                for number, script in enumerate(reversed(missing), start=1):
-                    step = f"{number} of {len(missing)}"
-                    log.info("migration %s, %s: %s", script.revision, step, script.doc.rstrip("."))
-                    alembic.command.upgrade(config, script.revision)
-                revision = SCHEMA_REVISION
-    except sqlalchemy.exc.OperationalError as error:
-        raise Unavailable("the database is unavailable", error.orig or error) from error
+    with failures_of("the schema's revision"), migration_connection(settings) as connection:
+        revision = MigrationContext.configure(connection).get_current_revision()
+        if revision is None or revision <= newest_revision():
+            config.attributes["connection"] = connection
+            upgrade(config, revision)
+            revision = newest_revision()
     log.info("the schema is up to date", extra={"revision": revision})
+
+
+def upgrade(config: "alembic.config.Config", revision: str | None) -> None:
+    import alembic.command  # noqa: PLC0415
+    from alembic.script import ScriptDirectory  # noqa: PLC0415
+
+    missing = list(ScriptDirectory.from_config(config).iterate_revisions("head", revision or "base"))
+    for number, script in enumerate(reversed(missing), start=1):
+        log.info("migration %s, %d of %d: %s", script.revision, number, len(missing), script.doc.rstrip("."))
+        with failures_of(f"migration {Path(script.path).stem}"):
+            alembic.command.upgrade(config, script.revision)
+
+
+@contextmanager
+def failures_of(what: str) -> Iterator[None]:
+    """Raises Unavailable, or StartupError 70 with the statement that failed."""
+    import sqlalchemy.exc  # noqa: PLC0415
+
+    try:
+        yield
+    except (StartupError, Unavailable):
+        raise
+    except sqlalchemy.exc.DBAPIError as error:
+        if error.orig is None or may_pass(error.orig):
+            raise Unavailable(DETAIL, error.orig or error) from error
+        statement = " ".join((error.statement or "").split())
+        raise StartupError(os.EX_SOFTWARE, f"{what} failed: {error.orig}, in: {statement}") from error
+    except Exception as error:
+        raise StartupError(os.EX_SOFTWARE, f"{what} failed: {describe(error)}") from error
+
+
+def may_pass(error: BaseException) -> bool:
+    """Also when the migrating user lacks a right: the same migration goes through when it is granted."""
+    if isinstance(error, pymysql.err.MySQLError):
+        return mysql_errors.is_passing(error) or mysql_errors.code_of(error) in mysql_errors.DENIED_CODES
+    return sqlite_driver.is_passing(error)
 
 
 @contextmanager
@@ -72,14 +108,16 @@ def migration_connection(settings: Settings) -> "Iterator[sqlalchemy.Connection]
         engine = sqlalchemy.create_engine("mysql+pymysql://", creator=lambda: connect_mysql(settings))
         lock = f"SELECT GET_LOCK({lock_name(settings.name)}, {seconds})"
     else:
-        url = sqlalchemy.URL.create("sqlite", database=str(sqlite_path(settings)))
+        path = sqlite_path(settings)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        url = sqlalchemy.URL.create("sqlite", database=str(path))
         engine = sqlalchemy.create_engine(url, connect_args={"isolation_level": None, "timeout": seconds})
         lock = "BEGIN IMMEDIATE"
     try:
         with engine.connect() as connection:
             locked = connection.exec_driver_sql(lock)
             if settings.mysql_enabled and locked.scalar() != 1:
-                raise Unavailable("the database is unavailable", "another migration holds the lock")
+                raise Unavailable(DETAIL, "another migration holds the lock")
             yield connection
             connection.commit()
     finally:
@@ -93,8 +131,6 @@ def lock_name(service: str) -> str:
 
 def connect_mysql(settings: Settings) -> Any:
     """A PyMySQL connection, with the TLS that the pool's connections have. Raises Unavailable."""
-    import pymysql  # noqa: PLC0415
-
     options = connection_options(settings, unix_socket=settings.mysql_unix_socket)
     options |= {"init_command": "SET time_zone = '+00:00'"}  # no limit on a statement
     options |= {"ssl_disabled": not options.get("ssl")}  # or PyMySQL would use TLS of its own accord
@@ -108,4 +144,4 @@ def connect_mysql(settings: Settings) -> Any:
                 raise
             return pymysql.connect(**address, **options | {"ssl_disabled": True})
     except pymysql.err.MySQLError as error:
-        raise Unavailable("the database is unavailable", error) from error
+        raise Unavailable(DETAIL, error) from error

@@ -4,12 +4,13 @@ https://cloud.google.com/run/docs/reference/yaml/v1, https://cloud.google.com/ru
 """
 
 import json
+import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from settings import VERSION
 from tests.support.manifests import (
     DEPLOY,
     IMPORT_SECONDS,
@@ -28,7 +29,21 @@ from tests.support.manifests import (
 
 SECONDS_TO_STOP = 10  # after SIGTERM
 STARTUP_SECONDS = 240  # a startup probe's failureThreshold x periodSeconds, at most
-FILES = ["service.yaml", "migrate-job.yaml", "purge-job.yaml"]
+FILES = [
+    "service.yaml",
+    "migrate-job.yaml",
+    "purge-job.yaml",  # only with accounts or events
+]
+PLACEHOLDERS = {"YOUR_PROJECT", "YOUR_REGION", "YOUR_REDIS", "YOUR_TAG"}
+# Knows one job, in the file JOB, and refuses what the real one refuses.
+GCLOUD = """#!/bin/sh
+case "$*" in
+*" describe "*) test -e "$JOB" || exit 1;;
+*" create "*) test ! -e "$JOB" || { echo ALREADY_EXISTS >&2; exit 1; };;
+*" update "*) test -e "$JOB" || { echo NOT_FOUND >&2; exit 1; };;
+esac
+case "$*" in *" create "* | *" update "*) printf '%s\\n' "$@" > "$JOB";; esac
+"""
 
 
 def read(file: str) -> Manifest:
@@ -57,14 +72,14 @@ def test_the_manifests_are_of_the_kinds_that_gcloud_replaces() -> None:
     assert kinds == {
         "service.yaml": ("serving.knative.dev/v1", "Service"),
         "migrate-job.yaml": ("run.googleapis.com/v1", "Job"),
-        "purge-job.yaml": ("run.googleapis.com/v1", "Job"),
+        "purge-job.yaml": ("run.googleapis.com/v1", "Job"),  # only with accounts or events
     }
 
 
 def test_berth_takes_the_variables(file: str, tmp_path: Path) -> None:
     settings = settings_from(workload(file).variables, tmp_path)
     assert settings.sys_env == "prod"
-    assert settings.google_cloud_project == "PROJECT"
+    assert settings.google_cloud_project == "YOUR_PROJECT"
 
 
 def test_every_secret_comes_from_secret_manager(file: str) -> None:
@@ -76,9 +91,9 @@ def test_every_secret_comes_from_secret_manager(file: str) -> None:
             assert not re.search("PASSWORD|SECRET|TOKEN", variable["name"])
 
 
-def test_the_image_is_of_this_version_and_runs_a_command_that_there_is(file: str) -> None:
+def test_the_image_is_the_one_that_was_pushed_and_runs_a_command_that_there_is(file: str) -> None:
     container = workload(file).container
-    assert container["image"] == f"REGION-docker.pkg.dev/PROJECT/berth/berth:{VERSION}"
+    assert container["image"] == "YOUR_REGION-docker.pkg.dev/YOUR_PROJECT/berth/berth:YOUR_TAG"
     assert is_known(container.get("command", SERVE))
 
 
@@ -132,7 +147,7 @@ def test_the_probes_are_http_and_as_patient_as_startup_timeout(tmp_path: Path) -
 
 def test_a_job_logs_as_the_service_does(tmp_path: Path) -> None:
     service = workload("service.yaml").variables | {"K_SERVICE": "berth"}
-    for each in ("migrate-job.yaml", "purge-job.yaml"):
+    for each in FILES[1:]:
         job = settings_from(workload(each).variables, tmp_path)
         assert job.log_format == settings_from(service, tmp_path).log_format == "gcp"
 
@@ -141,3 +156,24 @@ def test_the_scheduler_runs_the_purge_job() -> None:
     script = (DEPLOY / "cloudrun/scheduler.sh").read_text(encoding="utf-8")
     assert f"/jobs/{read('purge-job.yaml')['metadata']['name']}:run" in script
     assert read("purge-job.yaml")["spec"]["template"]["spec"]["template"]["spec"]["timeoutSeconds"] <= 3600
+
+
+def test_the_scheduler_is_set_up_as_often_as_one_likes(tmp_path: Path) -> None:
+    job, program = tmp_path / "job", tmp_path / "gcloud"
+    program.write_text(GCLOUD)
+    program.chmod(0o755)
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "JOB": str(job)}
+    for verb in ("create", "update", "update"):
+        command = [str(DEPLOY / "cloudrun/scheduler.sh"), "a-project", "a-region"]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=60)
+        assert (done.returncode, done.stderr) == (0, "")
+        given = job.read_text().splitlines()
+        assert given[:5] == ["scheduler", "jobs", verb, "http", "berth-purge"]
+        assert {"--project=a-project", "--location=a-region"} < set(given)
+
+
+def test_a_placeholder_is_part_of_no_variables_name(file: str) -> None:
+    """`sed s/PROJECT/.../` once renamed GOOGLE_CLOUD_PROJECT."""
+    assert set(re.findall(r"YOUR_\w+", (DEPLOY / "cloudrun" / file).read_text(encoding="utf-8"))) == PLACEHOLDERS
+    for name in workload(file).variables:
+        assert not any(placeholder in name for placeholder in PLACEHOLDERS)

@@ -1,15 +1,15 @@
 """compose.yaml: valid, complete without preparation, hardened, and in step with the settings."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from settings import VERSION
+from settings import VARIABLES
 from tests.support.manifests import (
-    IMAGE,
     ROOT,
     SECRETS,
     SERVE,
@@ -25,6 +25,14 @@ from tests.support.manifests import (
 from tests.support.servers import free_port, program, wait_until
 
 BERTHS = ["app", "migrate"]
+PAGE = (ROOT / "docs/deployment/compose.md").read_text(encoding="utf-8")
+# What `.env` can't change: where the containers listen and are, and the secrets, which are files.
+COMPOSES_OWN = {"HOST", "PORT", "MYSQL_HOST", "MYSQL_PORT", "REDIS_HOST", "REDIS_PORT"}
+SECRET_FILES = {
+    "MYSQL_PASSWORD",
+    "REDIS_PASSWORD",
+    "SECRET_KEY",
+}
 
 
 def service(name: str) -> Manifest:
@@ -81,10 +89,44 @@ def test_every_secret_file_that_a_variable_names_is_given_to_its_service() -> No
         assert set(each.get("secrets", [])) <= compose()["secrets"].keys()
 
 
+def from_dot_env(**lines: str) -> dict[str, object]:
+    """What a container of Berth gets when these stand in `.env`: `environment` wins over `env_file`."""
+    app = compose(**lines)["services"]["app"]
+    assert app["env_file"] == [{"path": ".env", "required": False}]
+    return {**lines, **app["environment"]}
+
+
+@pytest.mark.parametrize("name", sorted(VARIABLES.keys() - COMPOSES_OWN - SECRET_FILES))
+def test_a_variable_in_dot_env_reaches_berth(name: str) -> None:
+    assert from_dot_env(**{name: "as it was set"})[name] == "as it was set"
+
+
+def test_the_page_names_the_variables_that_dot_env_does_not_change() -> None:
+    kept = {name for name in VARIABLES if from_dot_env(**{name: "as it was set"})[name] != "as it was set"}
+    files = {name for name in VARIABLES if f"{name}_FILE" in variables("app")}
+    assert (kept, files) == (COMPOSES_OWN, SECRET_FILES)
+    [told] = re.findall(r"All of them but (.*?):", PAGE, re.DOTALL)
+    assert set(re.findall("[A-Z_]{4,}", told)) == COMPOSES_OWN | SECRET_FILES
+
+
+def test_the_database_and_its_user_are_made_as_dot_env_names_them() -> None:
+    services = compose(MYSQL_DATABASE="harbour", MYSQL_USERNAME="master")["services"]
+    made = services["mysql"]["environment"]
+    assert (made["MYSQL_DATABASE"], made["MYSQL_USER"]) == ("harbour", "master")
+
+
+def test_watching_builds_anew_when_what_the_image_is_made_of_changes() -> None:
+    watched = service("app")["develop"]["watch"]
+    # Not `sync`: that writes into the container, whose root is read-only.
+    assert {each["action"] for each in watched} == {"rebuild"}
+    let_in = re.findall(r"^!(.+)$", (ROOT / ".dockerignore").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(each["path"] for each in watched) == sorted(let_in)
+
+
 @pytest.mark.parametrize("name", BERTHS)
-def test_berth_runs_the_image_of_this_version_on_a_read_only_root(name: str) -> None:
+def test_berth_runs_the_image_that_is_built_here_on_a_read_only_root(name: str) -> None:
     each = service(name)
-    assert (each["image"], each["build"]) == (f"{IMAGE}:{VERSION}", ".")
+    assert (each["image"], each["build"], each["pull_policy"]) == ("berth", ".", "build")
     assert each["read_only"] is True
     assert is_known(each.get("command", SERVE))
 

@@ -16,6 +16,7 @@ from tests.support.manifests import (
     DEPLOY,
     IMAGE,
     IMPORT_SECONDS,
+    ROOT,
     SERVE,
     USER,
     Manifest,
@@ -87,7 +88,11 @@ def example_secrets() -> list[Manifest]:
 
 def test_berth_takes_the_variables_of_each_container(manifests: list[Manifest], tmp_path: Path) -> None:
     found = workloads(manifests)
-    assert {work.name for work in found} == {"berth", "berth-migrate", "berth-purge"}
+    assert {work.name for work in found} == {
+        "berth",
+        "berth-migrate",
+        "berth-purge",  # only with accounts or events
+    }
     for work in found:
         settings_from(work.variables, tmp_path)
 
@@ -105,11 +110,36 @@ def test_the_overlays_are_what_their_names_say(tmp_path: Path) -> None:
             assert settings_from(work.variables, tmp_path).sys_env == sys_env
 
 
-def test_every_container_runs_a_command_that_there_is_from_the_image_of_this_version(manifests: list[Manifest]) -> None:
+def test_every_container_runs_a_command_that_there_is(manifests: list[Manifest]) -> None:
     for work in workloads(manifests):
-        assert work.container["image"] == f"{IMAGE}:{VERSION}"
         assert is_known(work.container.get("command", SERVE))
         assert "args" not in work.container
+
+
+@pytest.mark.parametrize("folder", ["kubernetes/overlays/prod", "knative"])
+def test_in_production_the_image_is_of_this_version(folder: str) -> None:
+    assert {work.container["image"] for work in workloads(render(folder))} == {f"{IMAGE}:{VERSION}"}
+
+
+def test_dev_runs_the_image_that_the_page_builds_and_loads_and_pulls_none_that_is_there() -> None:
+    commands = (ROOT / "docs/deployment/kubernetes.md").read_text(encoding="utf-8")
+    works = workloads(render("kubernetes/overlays/dev"))
+    assert {(work.container["image"], work.container["imagePullPolicy"]) for work in works} == {
+        ("berth:dev", "IfNotPresent")
+    }
+    assert "docker build -t berth:dev ." in commands
+    assert "kind load docker-image berth:dev" in commands
+
+
+def test_the_image_of_an_overlay_can_be_another_registrys(tmp_path: Path) -> None:
+    shutil.copytree(DEPLOY / "kubernetes", tmp_path / "kubernetes")
+    overlay = tmp_path / "kubernetes/overlays/dev"
+    content = (overlay / "kustomization.yaml").read_text()
+    content = content.replace("newName: berth\n", "newName: registry.example/berth\n").replace(
+        "dev\nconfig", "v7\nconfig"
+    )
+    (overlay / "kustomization.yaml").write_text(content)
+    assert {work.container["image"] for work in workloads(render(str(overlay)))} == {"registry.example/berth:v7"}
 
 
 def test_no_environment_variable_comes_from_a_service(manifests: list[Manifest]) -> None:

@@ -156,7 +156,7 @@ def test_a_stdout_that_is_closed_stalled_or_slow_costs_lines_and_nothing_else(ho
         assert service.client.get("/health/live").status_code == 200
 
 
-def slow_hash(password: str) -> str:
+def slow_hash(password: str, cost: passwords.Cost) -> str:
     time.sleep(1)
     return password
 

@@ -86,7 +86,7 @@ def test_a_count_whose_answer_was_lost_is_not_repeated(start_service: StartServi
     settings = settings_of(redis) | {"REDIS_PORT": proxy.port, "LOGIN_RATE_LIMIT": "100/60"}
     service = start_service(**settings)
     account = service.sign_up()
-    key = f"berth:attempts:{{{account.id}}}"
+    key = f"berth:{{{account.id}}}:attempts"
     for attempts in range(1, 5):
         proxy.truncate(0)
         body = {"login": account.username, "password": "wrong one"}

@@ -8,7 +8,7 @@ import pytest
 from tests.conftest import StartService
 from tests.support.service import ROOT, Service
 
-README = (ROOT / "README.md").read_text()
+PAGE = (ROOT / "docs/operations.md").read_text()
 SENT = {
     "User-Agent": "curl/8.5.0",
     "X-Forwarded-For": "203.0.113.7",
@@ -71,14 +71,14 @@ def test_no_line_holds_a_secret_whatever_the_client_does_with_it(start_service: 
 
 
 @pytest.mark.parametrize("log_format", ["json", "gcp", "ecs", "console"])
-def test_a_request_has_the_line_that_the_readme_shows_for_each_format(
+def test_a_request_has_the_line_that_the_page_shows_for_each_format(
     start_service: StartService, log_format: str
 ) -> None:
     service = start_service(LOG_FORMAT=log_format, GOOGLE_CLOUD_PROJECT="harbour")
     service.client.post("/v1/auth/logout", headers=service.sign_up().headers | SENT)
     assert service.stop() == 0
     [printed] = [line for line in service.output if "/logout 204" in line]
-    [shown] = re.findall(rf"^{log_format}\b.*:\n\n```\w+\n(.*/logout 204.*)\n```", README, re.MULTILINE)
+    [shown] = re.findall(rf"^{log_format}\b.*:\n\n```\w+\n(.*/logout 204.*)\n```", PAGE, re.MULTILINE)
     assert CHANGING.sub("*", printed) == CHANGING.sub("*", shown)
 
 

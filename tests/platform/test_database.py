@@ -233,7 +233,7 @@ def test_a_409_changes_nothing(start_service: StartService, backend: str) -> Non
 def test_a_replica_that_hangs_costs_one_time_out_and_is_used_again_later(
     start_service: StartService, own: MariaDB, own_env: Environment
 ) -> None:
-    times: Environment = {"MYSQL_QUERY_TIMEOUT": 0.5, "MYSQL_CONNECT_TIMEOUT": 0.5}
+    times: Environment = {"MYSQL_QUERY_TIMEOUT": "0.5", "MYSQL_CONNECT_TIMEOUT": "0.5"}
     with replica_of(own, own_env) as replica:
         service = start_service(**own_env, **times, MYSQL_READ_HOST="127.0.0.2", MYSQL_POOL_MAX_SIZE=2)
         account = service.sign_up()

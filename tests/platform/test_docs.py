@@ -43,6 +43,28 @@ def test_the_examples_on_the_page_register_an_account_and_log_it_in(page: Browse
     assert "200" in execute(page, "sessions-log_in")[0]
 
 
+def open_authorization(page: Browser) -> None:
+    """Shows the dialog; what belongs to the accounts' own token is then #access-token."""
+    page.click(".btn.authorize")
+    page.texts(".auth-container")
+    found = "[...document.querySelectorAll('.auth-container')].find(one => one.innerText.includes('access_token'))"
+    page.run(f"{found}.id = 'access-token'")
+
+
+def test_the_token_outlives_a_reload_and_not_the_tab(page: Browser, fresh: Service) -> None:
+    open_authorization(page)
+    page.type("#access-token input", fresh.sign_up(username="grace").access_token)
+    page.click("#access-token .authorize")
+    page.open(f"{fresh.url}/docs")
+    page.texts(".btn.authorize.locked")
+    assert "200" in execute(page, "accounts-read_me")[0]
+    assert page.run("return [sessionStorage.length, localStorage.length]") == [1, 0]
+    open_authorization(page)
+    page.click("#access-token .modal-btn:not(.btn-done)")  # log out
+    page.open(f"{fresh.url}/docs")
+    assert page.texts(".btn.authorize.unlocked")
+
+
 def test_the_page_needs_no_other_host(page: Browser, fresh: Service) -> None:
     page.texts(".opblock")
     loaded = page.run("return performance.getEntriesByType('resource').map(one => one.name)")

@@ -43,7 +43,6 @@ WRONG_SHAPE = {
     "a string": (b'"login"', ""),
     "null": (b"null", ""),
     "a number": (b"1", ""),
-    "no field": (b"{}", "login"),
     "a missing field": (b'{"login": "a"}', "password"),
     "an unknown field": (b'{"login": "a", "password": "x", "admin": true}', "admin"),
     "a field set to null": (b'{"login": null, "password": "x"}', "login"),
@@ -66,6 +65,9 @@ EITHER = {
     "10,000 digits in an unknown field": b'{"x": ' + b"9" * 10_000 + b"}",
     "an exponent of 10,000 digits": b'{"login": 1e' + b"9" * 10_000 + b', "password": "x"}',
     "an escaped surrogate as a name": b'{"\\ud800": 1}',
+    "an escaped surrogate as a name, twice": b'{"\\ud800": 1, "\\ud800": 1}',
+    "101 such names and a number without end": b'{"x": 1e999, %s}'
+    % b",".join(b'"\\ud800a%d": 1, "\\ud800a%d": 1' % (n, n) for n in range(101)),
     "a NUL as a name": b'{"\\u0000": 1}',
     "a long name": b'{"' + b"n" * 100_000 + b'": 1}',
     "a backtick as a name": b'{"`": {"` - at `$": 1}}',
@@ -225,6 +227,18 @@ def test_hostile_json_is_a_400_or_a_422(service: Service, body: bytes) -> None:
     answer = post(service, body)
     assert answer.status_code in (400, 422)
     assert_problem(answer, answer.status_code, LOGIN)
+
+
+def test_every_wrong_field_is_named_not_only_the_first(service: Service) -> None:
+    body = b'{"username": "a b", "email": 1, "admin": true, "admin": false}'
+    problem = assert_problem(post(service, body, REGISTER), 422, REGISTER)
+    assert problem["errors"] == [
+        {"field": "username", "message": "expected 3 to 64 of the characters A-Z a-z 0-9 . _ -"},
+        {"field": "email", "message": "expected a string"},
+        {"field": "admin", "message": "unknown field"},
+        {"field": "password", "message": "required"},
+    ]
+    assert problem["detail"] == "username: expected 3 to 64 of the characters A-Z a-z 0-9 . _ -, and 3 more"
 
 
 def test_no_body_and_no_type_is_a_422(service: Service) -> None:

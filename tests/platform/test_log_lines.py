@@ -317,6 +317,46 @@ def test_console_lines_leave_out_extras_that_the_message_says() -> None:
     assert line.endswith(" GET /x 404 client=::1")
 
 
+@pytest.mark.parametrize(
+    ("message", "extra"),
+    [
+        ("word " * 100, {}),
+        ("x" * 1000, {"path": "/" + "y" * 300}),
+        ("short", {f"field_{number}": "value" for number in range(30)}),
+        ("m" * 60, {"cause": "c d " * 50}),
+        ("", {"a": "b" * 200}),
+    ],
+)
+def test_console_lines_have_120_columns_at_most_and_lose_nothing(message: str, extra: dict[str, str]) -> None:
+    first, *more = formatted(message, extra=extra, log_format="console").split("\n")
+    assert more
+    assert all(len(line) <= 120 for line in (first, *more))
+    assert all(line.startswith("    ") for line in more)
+    shown = re.sub(r"\s", "", "".join([first, *more]))
+    for text in (message, *extra, *extra.values()):
+        assert re.sub(r"\s", "", text) in shown
+
+
+def test_what_fits_on_a_console_line_stays_on_it() -> None:
+    room = 120 - len(formatted("", log_format="console").rstrip() + " m a=")
+    assert "\n" not in formatted("m", extra={"a": "x" * room}, log_format="console")
+    assert formatted("m", extra={"a": "x" * (room + 1)}, log_format="console").count("\n") == 1
+
+
+def test_a_long_traceback_line_on_the_console_has_120_columns_at_most() -> None:
+    done = run("try:\n    raise OSError('word ' * 100)\nexcept OSError:\n    log.exception('y')", log_format="console")
+    assert all(len(line) <= 120 for line in done.stdout.splitlines())
+    assert done.stdout.count("word") >= 100
+
+
+@pytest.mark.parametrize("path", ["/v1/auth/me", "/" + "x" * 4000])
+def test_an_access_line_on_the_console_is_one_line_with_method_and_status(path: str) -> None:
+    code = f"{REQUEST}{ACCESS_RECORD}".replace("/v1/auth/me", path)
+    [line] = run(code, log_format="console").stdout.splitlines()
+    assert len(line) <= 120
+    assert re.search(r" access GET /\S+ 200 duration_ms=\S+ response_bytes=\d+ client=\S+$", line)
+
+
 def test_console_lines_escape_what_a_terminal_would_obey() -> None:
     line = formatted("a\nb\r\x1b]0;x\x07\x9b31m\x7f\u2028\u202e", extra={"k\n": "v\x1b"}, log_format="console")
     assert line.isprintable()

@@ -346,7 +346,7 @@ def test_a_background_task_that_crashes_is_logged_and_starts_again(caplog: pytes
     again = asyncio.Event()
     asyncio.run(main())
     [record] = caplog.records
-    assert (record.name.rpartition(".")[2], record.levelname, starts) == ("task", "ERROR", 2)
+    assert (record.name, record.levelname, starts) == ("service.task", "ERROR", 2)
     assert "a defect" in str(record.exc_info)
 
 

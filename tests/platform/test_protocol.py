@@ -3,110 +3,25 @@
 import asyncio
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import pytest
 import uvloop
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
-from infra.http import protocol
 from infra.process.server import Server
-from settings import load
+from tests.support.asgi import GET, Part, answer_to, body, fields, sending, served, serving, start
 
-Part = dict[str, Any]
 Meanwhile = Callable[[Server, list[socket.socket]], None]
-GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-
-
-def start(*headers: tuple[bytes, bytes], status: int = 200) -> Part:
-    return {"type": "http.response.start", "status": status, "headers": list(headers)}
-
-
-def body(content: bytes, *, more_body: bool = False) -> Part:
-    return {"type": "http.response.body", "body": content, "more_body": more_body}
-
-
-def sending(*parts: Part) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        for part in parts:
-            await send(dict(part))
-
-    return app
-
-
-@asynccontextmanager
-async def serving(app: Any) -> AsyncIterator[tuple[Server, tuple[str, int]]]:
-    """The app's server, and where it listens."""
-    settings = load({"SYS_ENV": "test", "SECRET_KEY": "k" * 32})
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = Server(app, settings, {"stopping": asyncio.Event()})
-        await server.startup([listener])
-        try:
-            yield server, listener.getsockname()
-        finally:
-            server.force_exit = True  # or it would wait for what a broken connection still has to answer
-            await server.shutdown()
-
-
-@asynccontextmanager
-async def served(app: Any) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A connection to the app."""
-    async with serving(app) as (_, address):
-        reader, writer = await asyncio.open_connection(*address)
-        try:
-            yield reader, writer
-        finally:
-            writer.close()
-
-
-def answer_to(sent: bytes, *parts: Part) -> bytes:
-    """All that comes back until the server closes the connection, or is told to with the last request."""
-
-    async def exchange() -> bytes:
-        async with served(sending(*parts)) as (reader, writer), asyncio.timeout(10):
-            writer.write(sent.replace(b"Host: x", b"Host: x\r\nConnection: close"))
-            return await reader.read()
-
-    return asyncio.run(exchange())
-
-
-def fields(answer: bytes) -> dict[bytes, bytes]:
-    lines = answer.partition(b"\r\n\r\n")[0].split(b"\r\n")[1:]
-    return {name.lower(): value for name, _, value in (line.partition(b": ") for line in lines)}
-
-
-def watch_writes(monkeypatch: pytest.MonkeyPatch, seen: list[bytes]) -> None:
-    class Watched(protocol.Protocol):
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            self.transport = WatchedTransport(transport)  # type: ignore[assignment]
-
-    class WatchedTransport:
-        def __init__(self, transport: Any) -> None:
-            self.transport = transport
-
-        def write(self, data: bytes) -> None:
-            seen.append(data)
-            self.transport.write(data)
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self.transport, name)
-
-    monkeypatch.setattr("infra.process.server.Protocol", Watched)
-
-
-def test_head_and_body_leave_in_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
-    written: list[bytes] = []
-    watch_writes(monkeypatch, written)
-    assert answer_to(GET, start((b"content-length", b"2")), body(b"ok")).endswith(b"\r\n\r\nok")
-    assert len(written) == 1
 
 
 @pytest.mark.parametrize("headers", [(), ((b"transfer-encoding", b"chunked"),)], ids=["by itself", "as the app says"])
 def test_a_body_of_unknown_length_is_chunked(headers: tuple[tuple[bytes, bytes], ...]) -> None:
-    answer = answer_to(GET, start(*headers), body(b"one", more_body=True), body(b"", more_body=True), body(b"three"))
+    answer = answer_to(
+        GET, sending(start(*headers), body(b"one", more_body=True), body(b"", more_body=True), body(b"three"))
+    )
     assert answer.count(b"transfer-encoding: chunked\r\n") == 1
     assert answer.endswith(b"\r\n\r\n3\r\none\r\n5\r\nthree\r\n0\r\n\r\n")
 
@@ -115,13 +30,13 @@ def test_a_body_of_unknown_length_is_chunked(headers: tuple[tuple[bytes, bytes],
     ("sent", "status"), [(GET, 204), (GET, 304), (GET.replace(b"GET", b"HEAD"), 200)], ids=["204", "304", "HEAD"]
 )
 def test_an_answer_that_has_no_body_is_not_framed_as_one(sent: bytes, status: int) -> None:
-    answer = answer_to(sent, start(status=status), body(b"" if status != 200 else b"left out"))
+    answer = answer_to(sent, sending(start(status=status), body(b"" if status != 200 else b"left out")))
     assert answer.endswith(b"\r\n\r\n")
     assert b"transfer-encoding" not in fields(answer)
 
 
 def test_an_answer_to_head_keeps_the_length_of_the_body_that_it_leaves_out() -> None:
-    answer = answer_to(GET.replace(b"GET", b"HEAD"), start((b"content-length", b"8")), body(b"left out"))
+    answer = answer_to(GET.replace(b"GET", b"HEAD"), sending(start((b"content-length", b"8")), body(b"left out")))
     assert fields(answer)[b"content-length"] == b"8"
     assert answer.endswith(b"\r\n\r\n")
 
@@ -130,7 +45,7 @@ def test_an_answer_to_head_keeps_the_length_of_the_body_that_it_leaves_out() -> 
 @pytest.mark.parametrize("place", ["name", "value"])
 def test_a_header_that_would_go_on_as_another_is_never_sent(value: bytes, place: str) -> None:
     header = (value, b"x") if place == "name" else (b"x-name", value)
-    assert answer_to(GET, start(header, (b"content-length", b"0")), body(b"")) == b""
+    assert answer_to(GET, sending(start(header, (b"content-length", b"0")), body(b""))) == b""
 
 
 @pytest.mark.parametrize(
@@ -138,12 +53,14 @@ def test_a_header_that_would_go_on_as_another_is_never_sent(value: bytes, place:
     [
         (start((b"content-length", b"2")), body(b"too long")),
         (start((b"content-length", b"20")), body(b"too short")),
-        (start((b"content-length", b"0")), start()),
+        (start((b"content-length", b"2")), start()),
+        (start((b"content-length", b"2")),),
     ],
-    ids=["longer than it says", "shorter than it says", "begun twice"],
+    ids=["longer than it says", "shorter than it says", "begun twice", "begun only"],
 )
 def test_an_answer_that_breaks_the_protocol_is_cut_off(parts: tuple[Part, ...]) -> None:
-    assert answer_to(GET, *parts) == b""
+    answer = answer_to(GET, sending(*parts))
+    assert len(answer.partition(b"\r\n\r\n")[2]) < int(fields(answer)[b"content-length"])
 
 
 def test_two_answers_on_one_connection_are_whole_and_in_order() -> None:
@@ -162,31 +79,36 @@ def test_two_answers_on_one_connection_are_whole_and_in_order() -> None:
     assert second.startswith(b"HTTP/1.1 200 OK\r\n")
 
 
-def test_a_connection_on_which_nothing_more_is_asked_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "KEEP_ALIVE", 0.3)
+@asynccontextmanager
+async def kept_alive(app: Any, seconds: float) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection to the app of a server that keeps an idle one for so long."""
+    async with serving(app) as (server, address), asyncio.timeout(10):
+        server.config.timeout_keep_alive = seconds  # type: ignore[assignment]
+        reader, writer = await asyncio.open_connection(*address)
+        try:
+            yield reader, writer
+        finally:
+            writer.close()
 
+
+def test_a_connection_on_which_nothing_more_is_asked_is_closed() -> None:
     async def exchange() -> bytes:
-        async with served(sending(start((b"content-length", b"2")), body(b"ok"))) as (reader, writer):
-            async with asyncio.timeout(10):
-                for _ in range(2):
-                    writer.write(GET)
-                    await reader.readuntil(b"ok")
-                return await reader.read()
+        async with kept_alive(sending(start((b"content-length", b"2")), body(b"ok")), 0.2) as (reader, writer):
+            for _ in range(2):
+                writer.write(GET)
+                await reader.readuntil(b"ok")
+            return await reader.read()
 
     assert asyncio.run(exchange()) == b""
 
 
-def test_a_connection_on_which_an_answer_takes_long_is_not_idle(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "KEEP_ALIVE", 0.1)
-
+def test_a_connection_on_which_an_answer_takes_long_is_not_idle() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await asyncio.sleep(0.5 if scope["path"] == "/slow" else 0)
-        messages: list[Message] = [start((b"content-length", b"2")), body(b"ok")]
-        for message in messages:
-            await send(message)
+        await asyncio.sleep(0.3 if scope["path"] == "/slow" else 0)
+        await sending(start((b"content-length", b"2")), body(b"ok"))(scope, receive, send)
 
     async def exchange() -> bytes:
-        async with served(app) as (reader, writer), asyncio.timeout(10):
+        async with kept_alive(app, 0.1) as (reader, writer):
             writer.write(GET)
             await reader.readuntil(b"ok")
             writer.write(GET.replace(b"/ ", b"/slow "))
@@ -195,17 +117,12 @@ def test_a_connection_on_which_an_answer_takes_long_is_not_idle(monkeypatch: pyt
     assert asyncio.run(exchange()).endswith(b"ok")
 
 
-MADE = b"made"
-
-
 def nothing(server: Server, clients: list[socket.socket]) -> None:
     pass
 
 
-def made_in_one_turn(
-    count: int, seen: list[bytes], *, before: Meanwhile = nothing, after: Meanwhile = nothing
-) -> list[bytes]:
-    """What so many clients get; `before` comes before all answers are made, and `after` before they leave."""
+def made_in_one_turn(count: int, *, before: Meanwhile = nothing, after: Meanwhile = nothing) -> list[bytes]:
+    """What so many clients get; `before` comes before all answers are made, and `after` in the turn that makes them."""
 
     async def exchange() -> list[bytes]:
         asked, go = [], asyncio.Event()
@@ -213,9 +130,7 @@ def made_in_one_turn(
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             asked.append(scope)
             await go.wait()
-            await send(start((b"content-length", b"2")))
-            seen.append(MADE)
-            await send(body(b"ok"))
+            await sending(start((b"content-length", b"2")), body(b"ok"))(scope, receive, send)
 
         async with serving(app) as (server, address), asyncio.timeout(10):
             with ExitStack() as stack:
@@ -242,21 +157,6 @@ async def first_answer(client: socket.socket) -> bytes:
     return answer
 
 
-def test_answers_that_are_made_in_one_turn_leave_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[bytes] = []
-    watch_writes(monkeypatch, seen)
-    answers = made_in_one_turn(5, seen)
-    assert [part[-4:] for part in seen] == [MADE] * 5 + [b"\r\nok"] * 5
-    assert all(answer.startswith(b"HTTP/1.1 200 OK\r\n") for answer in answers)
-
-
-def test_answers_to_few_clients_leave_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[bytes] = []
-    watch_writes(monkeypatch, seen)
-    made_in_one_turn(2, seen)
-    assert [part[-4:] for part in seen] == [MADE, b"\r\nok"] * 2
-
-
 def half_close(server: Server, clients: list[socket.socket]) -> None:
     for client in clients:
         client.shutdown(socket.SHUT_WR)
@@ -269,7 +169,7 @@ def shut_down(server: Server, clients: list[socket.socket]) -> None:
 
 @pytest.mark.parametrize("closing", [half_close, shut_down])
 def test_an_answer_that_is_made_is_not_lost_with_its_connection(closing: Meanwhile) -> None:
-    assert all(made_in_one_turn(5, [], after=closing))
+    assert all(made_in_one_turn(5, after=closing))
 
 
 def test_a_client_that_has_gone_takes_no_other_ones_answer_with_it() -> None:
@@ -278,6 +178,54 @@ def test_a_client_that_has_gone_takes_no_other_ones_answer_with_it() -> None:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             client.close()
 
-    answers = made_in_one_turn(5, [], before=reset)
+    answers = made_in_one_turn(5, before=reset)
     assert len(answers) == 3
     assert all(answers)
+
+
+POST = b"POST / HTTP/1.1\r\nHost: x\r\n"
+LEFT_BEHIND = {
+    "a request": GET,
+    "requests": GET * 3,
+    "a request and the half of another": GET + b"GET /",
+    "a request and what is none": GET + b"nonsense\r\n\r\n",
+    "a request, and another without its body": GET + POST + b"Content-Length: 9\r\n\r\n",
+    "half a body": POST + b"Content-Length: 9\r\n\r\nhalf",
+    "half a body in chunks": POST + b"Transfer-Encoding: chunked\r\n\r\n9\r\nhalf",
+    "more of a body than is read at once": POST + b"Content-Length: 900000\r\n\r\n" + b"x" * 200_000,
+    "a body that awaits 100 Continue": POST + b"Content-Length: 9\r\nExpect: 100-continue\r\n\r\n",
+    "a body that isn't framed": POST + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+    "what asks for an upgrade": POST + b"Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 9\r\n\r\nhalf",
+}
+
+
+@pytest.mark.parametrize("sent", LEFT_BEHIND.values(), ids=LEFT_BEHIND)
+def test_a_client_that_resets_is_no_error(sent: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    async def exchange() -> None:
+        asked, gone = asyncio.Event(), asyncio.Event()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            asked.set()
+            await gone.wait()
+            await send(start())
+            for _ in range(3):
+                await send(body(b"part", more_body=True))
+                await asyncio.sleep(0)
+            while (await receive()).get("more_body"):
+                pass
+            await send(body(b""))
+
+        async with serving(app) as (server, address), asyncio.timeout(10):
+            with socket.create_connection(address) as client:
+                client.setblocking(False)
+                await asyncio.get_running_loop().sock_sendall(client, sent)
+                await asked.wait()
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            for _ in range(5):  # turns in which it may notice; what it has stopped to read it notices when it writes
+                await asyncio.sleep(0.01)
+            gone.set()
+            while server.server_state.tasks:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+    uvloop.run(exchange())
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []

@@ -5,13 +5,13 @@ import socket
 import sqlite3
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.conftest import StartService
+from tests.conftest import TEST_SETTINGS, StartService
+from tests.faults.load import QuickService
 from tests.support.service import Service, read_all
 
 LIVE = b"GET /health/live HTTP/1.1\r\nHost: x\r\n"
@@ -35,9 +35,9 @@ def assert_problem(answer: bytes, status: int) -> None:
 def conversation(service: Service, *parts: bytes, pause: float = 0.05) -> bytes:
     """Sends the parts one after the other, then reads until the service closes."""
     with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
-        for part in parts:
+        for number, part in enumerate(parts):
+            time.sleep(pause if number else 0)
             connection.sendall(part)
-            time.sleep(pause)
         return read_all(connection)
 
 
@@ -98,30 +98,30 @@ def test_headers_under_64_kib_are_read(service: Service) -> None:
 
 
 def test_headers_sent_too_slowly_are_a_408(start_service: StartService) -> None:
-    assert_problem(conversation(start_service(REQUEST_TIMEOUT=1), LIVE), 408)
+    assert_problem(conversation(start_service(REQUEST_TIMEOUT=0.5), LIVE), 408)
 
 
 def test_a_body_sent_too_slowly_is_a_408(start_service: StartService) -> None:
-    assert_problem(conversation(start_service(REQUEST_TIMEOUT=1), LOGIN + b'Content-Length: 50\r\n\r\n{"login"'), 408)
+    assert_problem(conversation(start_service(REQUEST_TIMEOUT=0.5), LOGIN + b'Content-Length: 50\r\n\r\n{"login"'), 408)
 
 
 def test_a_connection_that_says_nothing_is_closed(start_service: StartService) -> None:
-    assert conversation(start_service(REQUEST_TIMEOUT=1)) == b""
+    assert conversation(start_service(REQUEST_TIMEOUT=0.5)) == b""
 
 
 def test_a_kept_alive_connection_is_not_closed_after_the_time_of_a_request(start_service: StartService) -> None:
-    service = start_service(REQUEST_TIMEOUT=1)
-    answers = conversation(service, LIVE + b"\r\n", LIVE + ENDED, pause=1.5)
+    service = start_service(REQUEST_TIMEOUT=0.5)
+    answers = conversation(service, LIVE + b"\r\n", LIVE + ENDED, pause=0.8)
     assert answers.count(b"HTTP/1.1 200") == 2
 
 
-def test_an_answer_that_takes_too_long_is_a_504(start_service: StartService) -> None:
-    service = start_service(REQUEST_TIMEOUT=1)
-    account = service.sign_up()
-    lock = sqlite3.connect(Path(service.env["DATA_DIR"]) / "berth.db", isolation_level=None)
-    lock.execute("BEGIN IMMEDIATE")
-    answer = service.client.post("/v1/auth/refresh", json={"refresh_token": account.refresh_token})
-    lock.close()
+def test_an_answer_that_takes_too_long_is_a_504() -> None:
+    with QuickService({**TEST_SETTINGS, "REQUEST_TIMEOUT": 1}) as service:
+        account = service.sign_up()
+        lock = sqlite3.connect(Path(service.env["DATA_DIR"]) / "berth.db", isolation_level=None)
+        lock.execute("BEGIN IMMEDIATE")
+        answer = service.client.post("/v1/auth/refresh", json={"refresh_token": account.refresh_token})
+        lock.close()
     assert answer.status_code == 504
     assert answer.headers["content-type"] == "application/problem+json"
 
@@ -131,14 +131,14 @@ def test_over_max_concurrency_is_a_503_with_retry_after_but_not_for_health(start
     account = service.sign_up()
     lock = sqlite3.connect(Path(service.env["DATA_DIR"]) / "berth.db", isolation_level=None)
     lock.execute("BEGIN IMMEDIATE")
-    with ThreadPoolExecutor(1) as threads:
-        body = {"refresh_token": account.refresh_token}
-        slow = threads.submit(httpx.post, f"{service.url}/v1/auth/refresh", json=body)
-        time.sleep(0.3)
-        refused = httpx.get(f"{service.url}/")
+    body = json.dumps({"refresh_token": account.refresh_token}).encode()
+    head = b"POST /v1/auth/refresh HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"
+    with socket.create_connection(("127.0.0.1", service.port), timeout=20) as slow:
+        slow.sendall(head % len(body) + ENDED + body)
+        refused = httpx.get(f"{service.url}/")  # on a later connection: the other is read by then
         health = httpx.get(f"{service.url}/health/ready")
         lock.execute("ROLLBACK")
-        assert slow.result().status_code == 200
+        assert status_of(read_all(slow)) == 200
     assert (refused.status_code, int(refused.headers["retry-after"]) >= 1) == (503, True)
     assert health.status_code == 200
     assert service.client.get("/").status_code == 200
@@ -305,7 +305,7 @@ def test_a_client_that_awaits_100_continue_and_sends_anyway_still_gets_its_413(s
 
 
 def test_an_answer_before_the_end_of_a_body_that_never_comes_is_no_error(start_service: StartService) -> None:
-    service = start_service(REQUEST_TIMEOUT=1)
+    service = start_service(REQUEST_TIMEOUT=0.5)
     sent = b"POST /v1/auth/logout HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"
     assert_problem(conversation(service, sent), 401)
     service.wait_for_log(type="access", path="/v1/auth/logout", status=401)

@@ -14,6 +14,9 @@ from typing import get_args, get_origin, get_type_hints
 import pytest
 
 import settings
+from infra.base import variables
+from infra.base.near_misses import near_misses
+from infra.base.settings_command import as_env, as_markdown
 
 ROOT = Path(__file__).parents[2]
 KEY = "k" * 32
@@ -57,6 +60,7 @@ DEFAULTS = {
     "ACCESS_TOKEN_TTL": 900,
     "REFRESH_TOKEN_TTL": 2592000,
     "LOGIN_RATE_LIMIT": (10, 300),
+    "FAST": "on",
     "LOG_LEVEL": "INFO",
     "LOG_FORMAT": "json",
     "NO_COLOR": None,
@@ -80,31 +84,38 @@ DEFAULTS = {
     "DATA_DIR": Path("data"),
     "ENV_FILE": None,
 }
-SECRETS = ["MYSQL_PASSWORD", "REDIS_PASSWORD", "SECRET_KEY", "SECRET_KEY_PREVIOUS", "METRICS_TOKEN", "EVENTS_TOKEN"]
+SECRETS = [
+    "MYSQL_PASSWORD",
+    "REDIS_PASSWORD",
+    "SECRET_KEY",
+    "SECRET_KEY_PREVIOUS",
+    "METRICS_TOKEN",
+    "EVENTS_TOKEN",
+]
 SECONDS = [name for name, value in DEFAULTS.items() if isinstance(value, float)]
 
 
-def load(**variables: str) -> settings.Settings:
+def load(**given: str) -> settings.Settings:
     """In local, with a key given so that nothing is made."""
-    key = {} if "SECRET_KEY_FILE" in variables else {"SECRET_KEY": KEY}
-    return settings.load(key | variables)
+    key = {} if "SECRET_KEY_FILE" in given else {"SECRET_KEY": KEY}
+    return settings.load(key | given)
 
 
 def problems(environ: dict[str, str]) -> dict[str, str]:
-    with pytest.raises(settings.SettingsError) as caught:
+    with pytest.raises(variables.SettingsError) as caught:
         settings.load(environ)
     return {problem.variable: problem.text for problem in caught.value.problems}
 
 
-def refused(**variables: str) -> dict[str, str]:
-    return problems({"SECRET_KEY": KEY} | variables)
+def refused(**given: str) -> dict[str, str]:
+    return problems({"SECRET_KEY": KEY} | given)
 
 
-def command(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+def command(*arguments: str, **given: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "settings.py", *arguments],
         cwd=ROOT,
-        env=variables,
+        env=given,
         capture_output=True,
         text=True,
         check=False,
@@ -186,6 +197,7 @@ GOOD = [
     ("MYSQL_SSL_MODE", "DISABLED", "disabled"),
     ("MYSQL_SSL_MODE", "Required", "required"),
     ("LOGIN_RATE_LIMIT", "5/60", (5, 60)),
+    ("FAST", "OFF", "off"),
     ("LOG_LEVEL", "debug", "DEBUG"),
     ("LOG_FORMAT", "ecs", "ecs"),
     ("CORS_ORIGINS", "https://a.example, http://localhost:3000", ("https://a.example", "http://localhost:3000")),
@@ -230,6 +242,7 @@ BAD = [
     ("ACCESS_TOKEN_TTL", ["0", "1.5", "15m", "99999999999"]),
     ("REFRESH_TOKEN_TTL", ["0"]),
     ("LOGIN_RATE_LIMIT", ["10", "10/", "/300", "0/300", "10/0", "10/300/1", "-1/5", "10 / 300"]),
+    ("FAST", ["false", "0", "offf"]),
     ("LOG_LEVEL", ["TRACE", "10"]),
     ("LOG_FORMAT", ["text"]),
     ("MAX_BODY_BYTES", ["0", "1MB"]),
@@ -293,7 +306,7 @@ def test_all_problems_are_reported_at_once_in_the_tables_order() -> None:
 
 
 def test_the_error_prints_as_one_line_a_problem() -> None:
-    with pytest.raises(settings.SettingsError) as caught:
+    with pytest.raises(variables.SettingsError) as caught:
         load(PORT="x", LOG_LEVEL="y")
     assert str(caught.value).splitlines() == [problem.text for problem in caught.value.problems]
 
@@ -580,6 +593,90 @@ def test_without_a_file_nothing_is_warned_of() -> None:
     assert load().warnings == ()
 
 
+@pytest.mark.parametrize("line", ["PORT", "export PORT", "PORT # =81"])
+def test_a_line_with_only_a_name_is_refused_by_number(line: str, tmp_path: Path) -> None:
+    said = refused(ENV_FILE=env_file(tmp_path, f"HOST=::1\n\n\n{line}\nLOG_LEVEL=INFO\n"))
+    assert said["ENV_FILE"].endswith(": expected NAME=value in line 4")
+
+
+def test_what_is_read_before_the_file_does_not_come_from_it(tmp_path: Path) -> None:
+    loaded = load(ENV_FILE=env_file(tmp_path, "FAST=off\n"))
+    assert loaded.fast == "on"
+    assert loaded.warnings == ("FAST of ENV_FILE changes nothing: it is read before the file",)
+
+
+# Names that nobody reads
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("MYSQL_HSOT", "MYSQL_HOST"),
+        ("PROT", "PORT"),
+        ("port", "PORT"),
+        ("MYSQL_PASWORD", "MYSQL_PASSWORD"),
+        ("MYSQL_PASSWORD_FIEL", "MYSQL_PASSWORD_FILE"),
+        ("MYSQLHOST", "MYSQL_HOST"),
+        ("LOG_FORMATS", "LOG_FORMAT"),
+        ("XLOG_FORMAT", "LOG_FORMAT"),
+        ("LOG_FORMET", "LOG_FORMAT"),
+        ("OG_FORMAT", "LOG_FORMAT"),
+        ("LOG_FORMA", "LOG_FORMAT"),
+        ("mysql_Host", "MYSQL_HOST"),
+    ],
+)
+def test_a_misspelt_name_is_warned_of_with_the_likely_one(name: str, meant: str, tmp_path: Path) -> None:
+    assert load(**{name: "x"}).warnings == (f"nothing reads {name}: is {meant} meant?",)
+    loaded = load(ENV_FILE=env_file(tmp_path, f"{name}=x\n"))
+    assert loaded.warnings == (f"nothing reads {name} of ENV_FILE: is {meant} meant?",)
+
+
+def test_a_misspelt_name_beside_the_right_one_is_somebody_elses() -> None:
+    assert load(MYSQLHOST="db", MYSQL_HOST="db").warnings == ()
+
+
+def test_the_names_of_others_are_not_taken_for_misspelt() -> None:
+    names = (
+        "HOME HOSTNAME LANG LOGNAME PATH PWD SHELL SHLVL TERM TZ USER POST PART PORTS HOSTS HOT LAST DEBUGGER "
+        "HTTP_PROXY no_proxy DATABASE_URL REDIS_URL REDIS_URI REDIS_TLS MYSQL_USER MYSQL_PWD MYSQL_ROOT_PASSWORD "
+        "KUBERNETES_PORT KUBERNETES_SERVICE_HOST KUBERNETES_PORT_443_TCP MYSQL_SERVICE_HOST MYSQL_SERVICE_PORT "
+        "MYSQL_PORT_3306_TCP_ADDR REDIS_PORT_6379_TCP REDIS_SERVICE_PORT K_CONFIGURATION CLOUD_RUN_JOB PORT_FILE"
+    )
+    assert load(**dict.fromkeys(names.split(), "x")).warnings == ()
+
+
+def test_variables_are_not_taken_for_each_others_misspelling() -> None:
+    assert list(near_misses(DEFAULTS, [])) == []
+    assert all(dict(near_misses([name], set(DEFAULTS) - {name})) == {} for name in DEFAULTS)
+
+
+def test_an_unknown_name_in_the_file_is_warned_of_but_not_composes_own(tmp_path: Path) -> None:
+    text = "TIMEOUT=5\nMYSQL_ROOT_PASSWORD=x\nBERTH_LISTEN=8001\nCOMPOSE_PROFILES=logs\nMYSQL_PASSWORD=pw\n"
+    assert load(ENV_FILE=env_file(tmp_path, text)).warnings == ("nothing reads TIMEOUT of ENV_FILE",)
+
+
+def test_every_name_that_compose_puts_into_its_file_is_known(tmp_path: Path) -> None:
+    names = set(re.findall(r"\$\{(\w+)", (ROOT / "compose.yaml").read_text(encoding="utf-8"))) - set(DEFAULTS)
+    text = "".join(f"{name}=test\n" for name in names)
+    assert names
+    assert load(ENV_FILE=env_file(tmp_path, text)).warnings == ()
+
+
+def test_names_of_others_cost_the_start_nothing_that_counts() -> None:
+    names = [f"SVC_{number}_SERVICE_PORT_{number % 7}" for number in range(300)] + ["MYSQL_HSOT"]
+    calls = 0
+
+    def count(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+
+    sys.setprofile(count)
+    found = list(near_misses(names, DEFAULTS))
+    sys.setprofile(None)
+    assert found == [("MYSQL_HSOT", "MYSQL_HOST")]
+    assert calls < 40 * len(names)  # and not each name with each variable, letter by letter
+
+
 # The key that local and test make
 
 
@@ -624,7 +721,7 @@ def test_processes_that_start_at_once_have_the_same_key(tmp_path: Path) -> None:
 
 def test_a_key_that_another_process_made_in_between_is_kept(tmp_path: Path) -> None:
     (tmp_path / "secret_key").write_text(KEY + "\n")
-    settings.make_secret_key(tmp_path / "secret_key")
+    variables.make_secret(tmp_path / "secret_key")
     assert [path.read_text() for path in tmp_path.iterdir()] == [KEY + "\n"]
 
 
@@ -656,7 +753,7 @@ def test_a_data_dir_that_cannot_be_written_to_is_refused() -> None:
 def test_a_kept_key_needs_no_data_dir_that_can_be_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "secret_key").write_text(KEY)
     monkeypatch.setattr(os, "access", lambda _path, mode: not mode & os.W_OK)
-    monkeypatch.setattr(settings, "make_secret_key", lambda _path: pytest.fail("it wrote"))
+    monkeypatch.setattr(variables, "make_secret", lambda _path: pytest.fail("it wrote"))
     assert settings.load({"DATA_DIR": str(tmp_path)}).secret_key == KEY
 
 
@@ -740,6 +837,21 @@ def test_the_warning_is_printed_and_is_no_error() -> None:
     assert result.stdout.splitlines()[-1] == "ENV_FILE is ignored: SYS_ENV is prod"
 
 
+@pytest.mark.parametrize("asked", ["--help", "-h"])
+def test_help_tells_the_formats_and_reads_nothing(asked: str) -> None:
+    result = command(asked, PORT="abc")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "python settings.py [--format table|json|env|markdown]" in result.stdout
+
+
+def test_warnings_are_printed_beside_the_problems() -> None:
+    warning = "nothing reads MYSQL_HSOT: is MYSQL_HOST meant?"
+    result = command(MYSQL_HSOT="db", PORT="abc")
+    assert result.stdout.splitlines()[-2:] == [warning, refused(PORT="abc")["PORT"]]
+    document = json.loads(command("--format", "json", MYSQL_HSOT="db", PORT="abc").stdout)
+    assert (document["warnings"], len(document["problems"])) == ([warning], 1)
+
+
 def test_an_unknown_argument_is_a_usage_error() -> None:
     result = command("--help-me")
     assert (result.returncode, result.stdout) == (os.EX_USAGE, "")
@@ -784,9 +896,9 @@ def test_the_template_is_env_example() -> None:
 
 
 def test_the_template_changes_nothing_whether_commented_out_or_not(tmp_path: Path) -> None:
-    template = settings.template()
+    template = as_env(settings.TABLE)
     plain = re.sub("(?m)^#(?=[A-Z_]+=)", "", template)
-    assert re.findall("(?m)^([A-Z_]+)=", plain) == [name for name in DEFAULTS if name != "ENV_FILE"]
+    assert re.findall("(?m)^([A-Z_]+)=", plain) == [name for name in DEFAULTS if name not in {"FAST", "ENV_FILE"}]
     for text in (template, plain):
         loaded = load(ENV_FILE=env_file(tmp_path, text))
         assert dataclasses.asdict(loaded) | {"env_file": None} == dataclasses.asdict(load())
@@ -800,9 +912,9 @@ def test_markdown_is_the_table_in_order() -> None:
 
 
 def test_markdown_says_which_words_are_expected() -> None:
-    words = next(line for line in settings.markdown().splitlines() if "`LOG_FORMAT`" in line)
+    words = next(line for line in as_markdown(settings.TABLE).splitlines() if "`LOG_FORMAT`" in line)
     assert "one of json, gcp, ecs, console" in words
 
 
-def test_the_readme_has_the_table_as_it_is() -> None:
-    assert settings.markdown() in (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_page_has_the_table_as_it_is() -> None:
+    assert as_markdown(settings.TABLE) in (ROOT / "docs/variables.md").read_text(encoding="utf-8")

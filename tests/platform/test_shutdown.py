@@ -1,5 +1,6 @@
 """SIGTERM and SIGINT: readiness first, then drain, close, flush, exit 0."""
 
+import json
 import os
 import signal
 import socket
@@ -8,22 +9,33 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
 
+from infra.process.server import take_no_more
 from tests.conftest import TEST_SETTINGS, StartService
 from tests.support.proxy import Proxy
 from tests.support.servers import MariaDB, free_port, wait_until
-from tests.support.service import ROOT, Service, clean_environment
+from tests.support.service import ROOT, Account, Service, clean_environment
+from tests.support.wire import connect, read_answers
 
 
-def log_in(service: Service, username: str, password: str) -> int:
-    """On a connection of its own."""
-    return httpx.post(f"{service.url}/v1/auth/login", json={"login": username, "password": password}).status_code
+@contextmanager
+def logging_in(service: Service, account: Account, connections: int = 1) -> Iterator[Callable[[], list[int]]]:
+    """Log-ins that the service has read, each on a connection of its own; what they are answered, when asked for."""
+    body = json.dumps({"login": account.username, "password": account.password}).encode()
+    head = b"POST /v1/auth/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"
+    with ExitStack() as stack:
+        clients = [stack.enter_context(connect(service)) for _ in range(connections)]
+        for client in clients:
+            client.sendall(head % len(body) + b"Connection: close\r\n\r\n" + body)
+        httpx.get(f"{service.url}/health/live")  # on a later connection: the others are read by then
+        yield lambda: [answer.status_code for client in clients for answer in read_answers(client)]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -37,7 +49,7 @@ def test_a_signal_ends_it_with_0_and_its_last_line_is_written(
 
 
 def test_during_the_delay_readiness_is_503_and_everything_else_is_served(start_service: StartService) -> None:
-    service = start_service(SHUTDOWN_DELAY=2)
+    service = start_service(SHUTDOWN_DELAY=30)
     account = service.sign_up()
     service.signal(signal.SIGTERM)
     service.wait_for_log(message="stopping")
@@ -46,17 +58,16 @@ def test_during_the_delay_readiness_is_503_and_everything_else_is_served(start_s
     assert (ready.status_code, ready.json()["status"]) == (503, "stopping")
     assert (me.status_code, me.headers["connection"]) == (200, "close")
     assert httpx.get(f"{service.url}/health/live").status_code == 200
-    assert service.wait_for_exit() == 0
+    service.signal(signal.SIGTERM)  # not to wait for the rest of it
+    assert service.wait_for_exit() == 128 + signal.SIGTERM
 
 
 def test_a_request_in_flight_gets_its_answer(start_service: StartService) -> None:
     service = start_service()
     account = service.sign_up()
-    with ThreadPoolExecutor(4) as threads:
-        answers = [threads.submit(log_in, service, account.username, account.password) for _ in range(4)]
-        time.sleep(0.15)
+    with logging_in(service, account, 4) as answers:
         service.signal(signal.SIGTERM)
-        assert [answer.result() for answer in answers] == [200] * 4
+        assert answers() == [200] * 4
     assert service.wait_for_exit() == 0
 
 
@@ -77,12 +88,26 @@ def test_nobody_who_was_accepted_gets_a_reset(start_service: StartService) -> No
     threads = [threading.Thread(target=load) for _ in range(4)]
     for thread in threads:
         thread.start()
-    time.sleep(0.5)
+    wait_until(lambda: bool(answered), "the first answer")
     service.signal(signal.SIGTERM)
     for thread in threads:
         thread.join()
     assert service.wait_for_exit() == 0
     assert (broken, set(answered)) == ([], {200})
+
+
+def test_a_listener_that_takes_no_more_keeps_who_has_come_and_answers_nobody_else() -> None:
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        early = stack.enter_context(socket.create_connection(listener.getsockname(), timeout=5))
+        take_no_more(listener)
+        late = stack.enter_context(socket.socket())
+        late.settimeout(0.1)
+        with pytest.raises(TimeoutError):  # not taken, to be reset when the listener closes
+            late.connect(listener.getsockname())
+        accepted = stack.enter_context(listener.accept()[0])
+        accepted.sendall(b"served")
+        assert early.recv(100) == b"served"
 
 
 def test_kept_alive_connections_are_told_to_close_and_hold_nothing_up(start_service: StartService) -> None:
@@ -106,11 +131,9 @@ def test_a_request_longer_than_the_time_out_is_a_503_and_the_exit_still_0(start_
     service = start_service(SHUTDOWN_TIMEOUT=1)
     account = service.sign_up()
     lock = lock_database(service)
-    with ThreadPoolExecutor(1) as threads:
-        answer = threads.submit(log_in, service, account.username, account.password)
-        time.sleep(0.6)
+    with logging_in(service, account) as answers:
         service.signal(signal.SIGTERM)
-        assert answer.result() == 503
+        assert answers() == [503]
     assert service.wait_for_exit(within=6) == 0, "though the lock is still held"
     lock.close()
 
@@ -120,12 +143,10 @@ def test_a_silent_database_does_not_hold_up_the_exit(start_service: StartService
     service = start_service("mysql+redis", MYSQL_PORT=proxy.port, SHUTDOWN_TIMEOUT=1)
     account = service.sign_up()
     proxy.stall()
-    with ThreadPoolExecutor(1) as threads:
-        answer = threads.submit(log_in, service, account.username, account.password)
-        time.sleep(0.4)
+    with logging_in(service, account) as answers:
         started = time.monotonic()
         service.signal(signal.SIGTERM)
-        assert answer.result() == 503
+        assert answers() == [503]
         assert service.wait_for_exit() == 0
     assert time.monotonic() - started < 8
     proxy.close()
@@ -144,7 +165,7 @@ def test_half_a_request_does_not_hold_up_the_exit(start_service: StartService) -
     service = start_service()
     with socket.create_connection(("127.0.0.1", service.port)) as connection:
         connection.sendall(b"GET /health/live HTT")
-        time.sleep(0.2)
+        httpx.get(f"{service.url}/health/live")  # on a later connection: the half of the other is read by then
         service.signal(signal.SIGTERM)
         assert service.wait_for_exit(within=6) == 0
 

@@ -1,7 +1,6 @@
 """Start-up: what it waits for, what ends it, with which exit status, and what it says."""
 
 import os
-import pty
 import re
 import signal
 import socket
@@ -25,12 +24,20 @@ from tests.support.service import ROOT, Record, Service, clean_environment, pars
 
 Environment = dict[str, Any]
 
+REVISIONS = sorted(path.name[:4] for path in (ROOT / "migrations" / "versions").glob("[0-9]*.py"))
+STEPS = [f"migration {revision}, {number} of {len(REVISIONS)}" for number, revision in enumerate(REVISIONS, 1)]
 TABLES = {"accounts", "sessions", "refresh_tokens", "received_events", "outbox", "alembic_version"}
 
 
 @pytest.fixture
 def env(mariadb: MariaDB, migrated: str) -> Environment:
     return mariadb.environment(mariadb.create_database(like=migrated))
+
+
+@pytest.fixture(scope="module")
+def locked_redis() -> Iterator[Redis]:
+    with Redis(password="the right one") as server:
+        yield server
 
 
 @pytest.fixture
@@ -64,7 +71,7 @@ def run_and_fail(env: Environment, *arguments: str, status: int) -> Record:
     assert (done.returncode, done.stderr) == (status, ""), done.stdout + done.stderr
     [line] = [line for line in map(parse, done.stdout.splitlines()) if line["severity"] == "CRITICAL"]
     for name in ("MYSQL_PASSWORD", "REDIS_PASSWORD"):
-        assert name not in env or env[name] not in done.stdout
+        assert not env.get(name) or env[name] not in done.stdout
     return line
 
 
@@ -125,15 +132,26 @@ def test_a_silent_database_that_was_tried_several_times_is_named_with_a_readable
     assert "no answer" in run_and_fail(env, status=os.EX_UNAVAILABLE)["message"]
 
 
-def test_a_wrong_password_of_the_database_is_the_cause_that_is_told(env: Environment) -> None:
-    message = run_and_fail({**env, "MYSQL_PASSWORD": "not-this-one"}, status=os.EX_UNAVAILABLE)["message"]
-    assert f"127.0.0.1:{env['MYSQL_PORT']}" in message
-    assert "Access denied" in message
-
-
-def test_a_database_that_does_not_exist_is_the_cause_that_is_told(env: Environment) -> None:
-    message = run_and_fail({**env, "MYSQL_DATABASE": "berth_none"}, status=os.EX_UNAVAILABLE)["message"]
-    assert "Unknown database 'berth_none'" in message
+@pytest.mark.parametrize("arguments", [(), ("migrate",)], ids=["serve", "migrate"])
+@pytest.mark.parametrize(
+    ("wrong", "variable", "cause"),
+    [
+        ({"MYSQL_PASSWORD": "not-this-one"}, "MYSQL_USERNAME and MYSQL_PASSWORD", "Access denied"),
+        ({"MYSQL_USERNAME": "nobody"}, "MYSQL_USERNAME and MYSQL_PASSWORD", "Access denied"),
+        ({"MYSQL_DATABASE": "berth_none"}, "MYSQL_DATABASE", "Unknown database 'berth_none'"),
+        ({"MYSQL_DATABASE": "mysql"}, "MYSQL_DATABASE, and what MYSQL_USERNAME was granted", "Access denied"),
+    ],
+    ids=["password", "username", "database", "grant"],
+)
+def test_a_database_that_refuses_what_it_is_asked_with_ends_it_at_once_with_78_and_the_variable(
+    env: Environment, arguments: tuple[str, ...], wrong: Environment, variable: str, cause: str
+) -> None:
+    started = time.monotonic()
+    line = run_and_fail({**env, **wrong, "STARTUP_TIMEOUT": "30"}, *arguments, status=os.EX_CONFIG)
+    assert time.monotonic() - started < 15
+    assert f"127.0.0.1:{env['MYSQL_PORT']}" in line["message"]
+    assert cause in line["message"]
+    assert line["message"].endswith(f"look at {variable}")
 
 
 def test_a_host_name_that_does_not_resolve_is_the_cause_that_is_told(env: Environment) -> None:
@@ -162,12 +180,26 @@ def test_a_redis_that_is_silent_ends_it_with_69_in_time(silent_port: int, cluste
     assert time.monotonic() - started < 5
 
 
-def test_a_wrong_password_of_redis_is_the_cause_that_is_told() -> None:
-    with Redis(password="the right one") as server:
-        env = server.environment() | {"REDIS_PASSWORD": "not-this-one"}
-        message = run_and_fail(env, status=os.EX_UNAVAILABLE)["message"]
-    assert f"127.0.0.1:{server.port}" in message
-    assert "password" in message
+@pytest.mark.parametrize(
+    ("wrong", "variable"),
+    [
+        ({"REDIS_PASSWORD": "not-this-one"}, "REDIS_USERNAME and REDIS_PASSWORD"),
+        ({"REDIS_PASSWORD": ""}, "REDIS_USERNAME and REDIS_PASSWORD"),
+        ({"REDIS_USERNAME": "nobody"}, "REDIS_USERNAME and REDIS_PASSWORD"),
+        ({"REDIS_DB": "99999"}, "REDIS_DB"),
+        ({"REDIS_CLUSTER": "true", "REDIS_DB": "0"}, "REDIS_CLUSTER"),
+    ],
+    ids=["password", "no-password", "username", "database", "cluster"],
+)
+def test_a_redis_that_refuses_what_it_is_asked_with_ends_it_at_once_with_78_and_the_variable(
+    locked_redis: Redis, wrong: Environment, variable: str
+) -> None:
+    started = time.monotonic()
+    env = {**locked_redis.environment(), **wrong, "STARTUP_TIMEOUT": "30"}
+    message = run_and_fail(env, status=os.EX_CONFIG)["message"]
+    assert time.monotonic() - started < 15
+    assert f"127.0.0.1:{locked_redis.port}" in message
+    assert message.endswith(f"look at {variable}")
 
 
 def test_both_lost_is_told_in_one_line(env: Environment) -> None:
@@ -289,32 +321,6 @@ def test_a_database_may_have_as_long_a_name_as_mysql_allows(mariadb: MariaDB) ->
     assert row["length"] <= 64  # MariaDB would take more, MySQL refuses it
 
 
-def test_migrating_tells_each_step_in_a_log_line(tmp_path: Path) -> None:
-    done = run_app("migrate", env={**TEST_SETTINGS, "DATA_DIR": str(tmp_path)})
-    steps = [line["message"] for line in map(parse, done.stdout.splitlines()) if line["type"] == "task"]
-    assert [step.partition(":")[0] for step in steps] == ["migration 0001, 1 of 2", "migration 0002, 2 of 2"]
-    assert done.stderr == ""
-
-
-def test_migrating_in_a_terminal_shows_each_step_and_its_seconds_in_a_line_of_its_own(tmp_path: Path) -> None:
-    terminal, stderr = pty.openpty()
-    env = clean_environment({**TEST_SETTINGS, "DATA_DIR": tmp_path, "COLUMNS": "50"})
-    command = [sys.executable, "app.py", "migrate"]
-    done = subprocess.run(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=stderr, check=False, timeout=60)
-    os.close(stderr)
-    shown = os.read(terminal, 65536).decode()
-    os.close(terminal)
-    lines = [line.rpartition("\r")[2] for line in shown.split("\r\n")]
-    assert done.returncode == 0
-    assert [re.sub(r"[\d.]+ s$", "", line)[:22] for line in lines] == [
-        "migration 0001, 1 of 2",
-        "migration 0002, 2 of 2",
-        "",
-    ]
-    assert all(re.search(r" \d+\.\d s$", line) and len(line) <= 50 for line in lines[:-1])
-    assert not [line for line in map(parse, done.stdout.decode().splitlines()) if line["type"] == "task"]
-
-
 def test_a_migration_that_may_not_create_tables_says_so(mariadb: MariaDB) -> None:
     name = mariadb.create_database()
     mariadb.sql("CREATE USER reader@'%%' IDENTIFIED BY %s", mariadb.password)
@@ -335,6 +341,49 @@ def test_migrating_a_schema_newer_than_the_code_does_nothing(mariadb: MariaDB, e
     done = run_app("migrate", env={**TEST_SETTINGS, **env})
     assert done.returncode == 0, done.stdout
     assert revision(mariadb, env) == [{"version_num": "9999"}]
+
+
+# The settings
+
+
+@pytest.mark.parametrize(
+    ("log_format", "level", "message"),
+    [("json", "severity", "message"), ("gcp", "severity", "message"), ("ecs", "log.level", "message")],
+)
+@pytest.mark.parametrize("chosen_by", ["LOG_FORMAT", "ENV_FILE"])
+def test_what_is_wrong_with_the_settings_is_told_in_the_format_that_was_asked_for_and_warnings_too(
+    log_format: str, level: str, message: str, chosen_by: str, tmp_path: Path
+) -> None:
+    (tmp_path / "env").write_text(f"LOG_FORMAT={log_format}\n")
+    chosen = {"LOG_FORMAT": log_format} if chosen_by == "LOG_FORMAT" else {"ENV_FILE": tmp_path / "env"}
+    done = run_app(env={"PORT": "x", "MYSQL_HSOT": "db", "GOOGLE_CLOUD_PROJECT": "harbour", **chosen})
+    assert (done.returncode, done.stderr) == (os.EX_CONFIG, "")
+    lines = [parse(line) for line in done.stdout.splitlines()]
+    assert [(line[level].upper(), line[message].partition(" is ")[0]) for line in lines] == [
+        ("WARNING", "nothing reads MYSQL_HSOT:"),
+        ("CRITICAL", "PORT"),
+    ]
+    assert ("@timestamp" in lines[0], "logging.googleapis.com/labels" in lines[0]) == (
+        log_format == "ecs",
+        log_format == "gcp",
+    )
+
+
+def test_what_is_wrong_with_the_settings_is_told_to_people_where_they_asked_for_that() -> None:
+    done = run_app(env={"PORT": "x", "LOG_FORMAT": "console"})
+    assert (done.returncode, done.stderr) == (os.EX_CONFIG, "")
+    assert re.fullmatch(r"\S+ CRITICAL \S+ PORT is 'x': expected an integer .*\n", done.stdout)
+
+
+def test_a_format_that_is_wrong_itself_is_told_in_json() -> None:
+    done = run_app(env={"LOG_FORMAT": "xml"})
+    assert [parse(line)["variable"] for line in done.stdout.splitlines()] == ["LOG_FORMAT"]
+
+
+def test_a_misspelt_variable_is_warned_of_and_the_service_serves(start_service: StartService) -> None:
+    service = start_service(MYSQL_HSOT="db")
+    [line] = service.log(severity="WARNING")
+    assert line["message"] == "nothing reads MYSQL_HSOT: is MYSQL_HOST meant?"
 
 
 # The process

@@ -65,7 +65,7 @@ def tls_handshakes(server: MariaDB) -> int:
         return int(count)
 
 
-def refusal(env: Environment, *arguments: str, status: int = os.EX_UNAVAILABLE) -> str:
+def refusal(env: Environment, *arguments: str, status: int = os.EX_CONFIG) -> str:
     """Runs with settings that must end it with this status and one CRITICAL line, and returns that line's message."""
     port = str(free_port())
     done = run_app(
@@ -96,7 +96,9 @@ def test_disabled_uses_no_tls_though_the_server_offers_it(start_service: StartSe
 
 
 def test_disabled_is_refused_by_an_account_that_requires_tls(with_tls: MariaDB) -> None:
-    assert "Access denied" in refusal(settings_for(with_tls, "disabled", username="berth_tls"))
+    message = refusal(settings_for(with_tls, "disabled", username="berth_tls"))
+    assert "Access denied" in message
+    assert message.endswith("look at MYSQL_USERNAME and MYSQL_PASSWORD")
 
 
 @pytest.mark.parametrize("mode", ["disabled", "preferred"])
@@ -117,7 +119,9 @@ def test_the_other_words_refuse_a_server_without_tls(
 
 @pytest.mark.parametrize("mode", ["verify_ca", "verify_identity"])
 def test_a_certificate_of_another_ca_is_refused(with_tls: MariaDB, other_name: MariaDB, mode: str) -> None:
-    assert "CERTIFICATE_VERIFY_FAILED" in refusal(settings_for(with_tls, mode, other_name.ca))
+    message = refusal(settings_for(with_tls, mode, other_name.ca))
+    assert "CERTIFICATE_VERIFY_FAILED" in message
+    assert message.endswith("look at MYSQL_SSL_CA and MYSQL_HOST")
 
 
 def test_verify_identity_refuses_a_certificate_for_another_name(other_name: MariaDB) -> None:
@@ -137,7 +141,7 @@ def test_the_other_words_take_a_certificate_for_another_name(
 
 def test_a_ca_file_without_a_certificate_is_a_wrong_setting(with_tls: MariaDB, tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text("not a certificate")
-    message = refusal(settings_for(with_tls, "verify_ca", tmp_path / "ca.pem"), status=os.EX_CONFIG)
+    message = refusal(settings_for(with_tls, "verify_ca", tmp_path / "ca.pem"))
     assert "MYSQL_SSL_CA" in message
 
 
@@ -156,9 +160,17 @@ def test_redis_over_tls_is_refused_when_the_system_does_not_know_its_ca(redis_wi
 
 def test_redis_over_tls_is_refused_when_another_ca_signed_it(redis_with_tls: Redis, with_tls: MariaDB) -> None:
     env = redis_with_tls.environment() | {"REDIS_SSL": "true", "REDIS_SSL_CA": str(with_tls.ca)}
-    assert "CERTIFICATE_VERIFY_FAILED" in refusal(env)
+    message = refusal(env)
+    assert "CERTIFICATE_VERIFY_FAILED" in message
+    assert message.endswith("look at REDIS_SSL_CA and REDIS_HOST")
+
+
+def test_a_ca_file_of_redis_without_a_certificate_is_a_wrong_setting(redis_with_tls: Redis, tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("not a certificate")
+    env = redis_with_tls.environment() | {"REDIS_SSL": "true", "REDIS_SSL_CA": str(tmp_path / "ca.pem")}
+    assert refusal(env).endswith("look at REDIS_SSL_CA and REDIS_HOST")
 
 
 def test_redis_ssl_refuses_a_redis_without_tls(redis: Redis, redis_with_tls: Redis) -> None:
     env = redis.environment() | {"REDIS_SSL": "true", "REDIS_SSL_CA": str(redis_with_tls.ca)}
-    assert f"Redis at 127.0.0.1:{redis.port} can't be reached" in refusal(env)
+    assert f"Redis at 127.0.0.1:{redis.port} can't be reached" in refusal(env, status=os.EX_UNAVAILABLE)

@@ -1,4 +1,4 @@
-"""README's Troubleshooting: each line in it is one that the service prints in that trouble."""
+"""docs/troubleshooting.md: each line in it is one that the service prints in that trouble."""
 
 import re
 import socket
@@ -19,8 +19,9 @@ from tests.support.proxy import Proxy
 from tests.support.servers import MariaDB, Redis, free_port
 from tests.support.service import ROOT, Service, parse, run_app
 
-TABLE = (ROOT / "README.md").read_text().partition("## Troubleshooting\n")[2].partition("\n## ")[0]
+TABLE = (ROOT / "docs/troubleshooting.md").read_text()
 ROWS = [row.split(" | ") for row in TABLE.splitlines() if row.startswith("| ")][1:]
+MIGRATIONS = sorted(path.stem for path in (ROOT / "migrations/versions").glob("*.py"))
 LINES = [found[2] for row in ROWS for found in re.finditer(r"(`+)\s?(.+?)\s?\1", row[1])]
 COLLECTOR_STALLS = """
 import os
@@ -37,7 +38,7 @@ logs.get_logger("system").info("not lost")
 
 @pytest.fixture(scope="module")
 def printed(redis: Redis) -> set[str]:
-    """All that it says in these troubles, with the README's hosts and ports for those of the tests."""
+    """All that it says in these troubles, with the page's hosts and ports for those of the tests."""
     with MariaDB() as mariadb:  # its own, which other services' connections don't fill
         env = mariadb.environment(mariadb.create_database()) | redis.environment()
         assert run_app("migrate", env={**TEST_SETTINGS, **env}).returncode == 0
@@ -46,12 +47,13 @@ def printed(redis: Redis) -> set[str]:
     return {*refused, *lost, *bad_requests(), *a_locked_database(), *a_stalled_collector()}
 
 
-def as_in_the_readme(messages: list[str], env: Environment) -> list[str]:
+def as_on_the_page(messages: list[str], env: Environment) -> list[str]:
     names = {
         f"127.0.0.1:{env.get('MYSQL_PORT')}": "mysql:3306",
         f"127.0.0.1:{env.get('REDIS_PORT')}": "redis:6379",
         f"HOST 127.0.0.1, PORT {env.get('PORT')}": "HOST 0.0.0.0, PORT 8000",
         "server on '127.0.0.1'": "server on 'mysql'",
+        ", ".join(MIGRATIONS): "0004_notes",
         "@'127.0.0.1'": "@'10.0.0.7'",
     }
     pattern = re.compile("|".join(map(re.escape, names)))
@@ -63,7 +65,7 @@ def start_and_fail(env: Environment) -> list[str]:
     env = {**own, "STARTUP_TIMEOUT": "3", **env}
     done = run_app(env=env)
     assert done.returncode in (69, 78), done.stdout
-    return as_in_the_readme([parse(line)["message"] for line in done.stdout.splitlines()], env)
+    return as_on_the_page([parse(line)["message"] for line in done.stdout.splitlines()], env)
 
 
 def refused_starts(mariadb: MariaDB, redis: Redis, env: Environment) -> list[str]:
@@ -101,7 +103,7 @@ def lost_servers(mariadb: MariaDB, redis: Redis, env: Environment) -> list[str]:
             redis_proxy.accept()
             service.wait_for_log(message="Redis is back")
             service.stop()
-    return too_many + as_in_the_readme(messages_of(service), env)
+    return too_many + as_on_the_page(messages_of(service), env)
 
 
 def messages_of(service: Service) -> list[str]:
@@ -160,7 +162,7 @@ def a_stalled_collector() -> list[str]:
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_each_line_of_the_readme_is_one_that_it_prints(printed: set[str], line: str) -> None:
+def test_each_line_of_the_page_is_one_that_it_prints(printed: set[str], line: str) -> None:
     assert line in printed
 
 

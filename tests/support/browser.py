@@ -9,6 +9,7 @@ from tests.support.servers import Server, program, wait_until
 
 FLAGS = [
     "--headless",
+    "--window-size=1280,1600",  # what is clicked shall be in sight
     "--disable-gpu",
     "--disable-quic",
     "--disable-sync",
@@ -63,9 +64,16 @@ class Browser(Server):
         return self.command("execute/sync", script=script, args=list(arguments))
 
     def click(self, selector: str) -> None:
+        self.command(f"element/{self.element(selector)}/click")
+
+    def type(self, selector: str, text: str) -> None:
+        self.command(f"element/{self.element(selector)}/value", text=text)
+
+    def element(self, selector: str) -> str:
+        """The first that matches, waiting until there is one."""
         self.texts(selector)
-        element = self.command("element", using="css selector", value=selector)
-        self.command(f"element/{element[ELEMENT]}/click")
+        reference: str = self.command("element", using="css selector", value=selector)[ELEMENT]
+        return reference
 
     def texts(self, selector: str) -> list[str]:
         """Of the elements that match, waiting until there is one."""

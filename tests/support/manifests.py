@@ -15,6 +15,7 @@ from app import USAGE
 from infra.process.server import CANCEL_TIMEOUT, IDLE_LINGER
 from infra.sql.pool import CLOSE_TIMEOUT
 from settings import VARIABLES, Settings, load
+from tests.support.servers import program
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -59,7 +60,7 @@ def compose(**environment: str) -> Manifest:
 def render(folder: str) -> list[Manifest]:
     """What kustomize makes of a folder of deploy/."""
     done = subprocess.run(
-        ["kubectl", "kustomize", str(DEPLOY / folder)], capture_output=True, text=True, check=False, timeout=60
+        [program("kubectl"), "kustomize", str(DEPLOY / folder)], capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode == 0, done.stderr
     return list(yaml.safe_load_all(done.stdout))
@@ -94,7 +95,7 @@ def workloads(manifests: list[Manifest]) -> list[Workload]:
     found = []
     for manifest, pod in pods(manifests):
         for container in pod["containers"]:
-            if container["image"].partition(":")[0].endswith("/berth/berth"):
+            if container["image"].partition(":")[0].rpartition("/")[2] == "berth":
                 variables, keys = variables_of(container, pod, manifests)
                 found.append(Workload(manifest["kind"], manifest["metadata"]["name"], pod, container, variables, keys))
     return found

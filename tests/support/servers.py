@@ -48,7 +48,7 @@ def free_port() -> int:
 def program(name: str) -> str:
     path = shutil.which(name, path=SEARCH)
     if path is None:
-        raise ServerError(f"{name} is not installed: run tests/install-servers.sh")
+        raise ServerError(f"{name} is not installed: `make test` without ARGS installs what the tests need")
     return path
 
 
@@ -175,6 +175,7 @@ class MariaDB(Server):
     def common_arguments(self) -> list[str]:
         return [
             f"--datadir={self.data}",
+            f"--tmpdir={self.folder}",  # a server that starts clears away what another has in a shared one
             "--innodb-log-file-size=8M",
             "--innodb-use-native-aio=0",
             *(["--user=root"] if os.getuid() == 0 else []),

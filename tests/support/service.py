@@ -26,12 +26,13 @@ from tests.support.servers import free_port
 ROOT = Path(__file__).parents[2]
 START_WITHIN = 40.0  # STARTUP_TIMEOUT and what importing takes on a busy machine
 STOP_WITHIN = 20.0
-SIGN_UPS = itertools.count(1)
+SIGN_UPS = itertools.count(1)  # only with accounts
 
 Record = dict[str, Any]
 Environment = Mapping[str, object]
 
 
+# only with accounts:
 @dataclass(frozen=True)
 class Account:
     """A registered and logged-in account."""
@@ -55,9 +56,14 @@ class Account:
         return session_id
 
 
+# end only
 def clean_environment(env: Environment) -> dict[str, str]:
-    """Only what was asked for: a variable of the machine that runs the tests must not change what they see."""
-    return {"PATH": os.environ["PATH"]} | {name: str(value) for name, value in env.items()}
+    """Only what was asked for: a variable of the machine that runs the tests must not change what they see.
+
+    But FAST: `FAST=off pytest` tests services that bend no other package.
+    """
+    kept = {name: os.environ[name] for name in ("PATH", "FAST") if name in os.environ}
+    return kept | {name: str(value) for name, value in env.items()}
 
 
 def run(script: str, *arguments: str, env: Environment, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
@@ -158,6 +164,7 @@ class Service:
                 connection.sendall(sent)
             return read_all(connection)
 
+    # only with accounts:
     def sign_up(self, **chosen: str) -> Account:
         """Registers and logs in an account of its own."""
         number = next(SIGN_UPS)
@@ -185,6 +192,7 @@ class Service:
             tokens["refresh_token"],
         )
 
+    # end only
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 

@@ -1,22 +1,14 @@
-"""How to reach MySQL: URL, TLS in MySQL's own words, session variables. For the pool and for the migrations."""
+"""How to reach MySQL: TLS in MySQL's own words, session variables. For the pool and for the migrations."""
 
 import math
 import os
 import ssl
 from typing import Any
-from urllib.parse import quote
 
 from pymysql.constants import CLIENT
 
 from infra.base.errors import StartupError
 from settings import Settings
-
-
-def mysql_url(settings: Settings, host: str | None) -> str:
-    """The URL for `databases`, without options, which it would partly ignore there."""
-    userinfo = f"{quote(settings.mysql_username, safe='')}:{quote(mysql_password(settings), safe='')}"
-    bracketed = f"[{host}]" if host and ":" in host else host or "localhost"
-    return f"mysql://{userinfo}@{bracketed}:{settings.mysql_port}/{quote(settings.mysql_database, safe='')}"
 
 
 def mysql_password(settings: Settings) -> str:

@@ -1,0 +1,127 @@
+"""Kinds of variables: what their values look like, and what a value becomes."""
+
+import json
+import re
+from collections.abc import Callable
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any, NamedTuple
+
+HOST_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,253}"
+IPV6 = r"[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*"
+# As browsers send it: in lower case.
+ORIGIN = rf"\*|https?://({HOST_NAME.replace('A-Z', '')}|\[{IPV6}\])(:[0-9]{{1,5}})?"
+URL = rf"https?://({HOST_NAME}|\[{IPV6}\])(:[0-9]{{1,5}})?(/[!\"$-~]*)?"
+UTF8 = r"[^\0\ud800-\udfff]*"  # bytes that aren't UTF-8 reach os.environ as lone surrogates, which nothing can encode
+TRUE, FALSE = "true t yes y on 1", "false f no n off 0"
+
+
+class Kind(NamedTuple):
+    """Values are those that match the pattern and that `make` accepts; of type `secret` none is ever shown."""
+
+    type: str
+    expected: str
+    pattern: str
+    make: Callable[[str], Any] = str
+
+
+class RateLimit(NamedTuple):
+    attempts: int
+    seconds: int
+
+
+def parse(text: str, kind: Kind) -> Any:
+    """Raises ValueError or OSError."""
+    if not re.fullmatch(kind.pattern, text):
+        raise ValueError("not well formed")
+    return kind.make(text)
+
+
+def number(type_: Callable[[str], Any], low: float, high: int, what: str, pattern: str = "[0-9]{1,10}") -> Kind:
+    def make(text: str) -> Any:
+        if not low <= type_(text) <= high:
+            raise ValueError
+        return type_(text)
+
+    return Kind(type_.__name__, f"{what} from {low} to {high}", pattern, make)
+
+
+def integer(low: int, high: int = 2**31 - 1) -> Kind:
+    return number(int, low, high, "an integer")
+
+
+def seconds(low: float) -> Kind:
+    # The longest is what a signed 32-bit count of milliseconds holds, as poll() and MySQL's max_execution_time take it.
+    return number(float, low, 2_147_483, "a number of seconds", r"[0-9]{1,10}(\.[0-9]{1,10})?")
+
+
+def one_of(words: str, fold: Callable[[str], str] = str) -> Kind:
+    pattern = words.replace(" ", "|")
+    return Kind("str", "one of " + words.replace(" ", ", "), pattern if fold is str else f"(?i:{pattern})", fold)
+
+
+def several(item: str, expected: str) -> Kind:
+    return Kind("list", f"{expected}, comma-separated", f"(({item})( *, *({item}))*)?", items)
+
+
+def items(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",")) if text else ()
+
+
+def is_true(text: str) -> bool:
+    return text.lower() in TRUE.split()
+
+
+def proxies(text: str) -> str:
+    # Strict: uvicorn takes "10.0.0.1/8" for a name, and no client has it.
+    return text if text == "*" else ",".join(part for part in items(text) if ip_network(part))
+
+
+def readable(text: str) -> Path:
+    with Path(text).open("rb") as file:
+        file.read(1)
+    return Path(text)
+
+
+def key(text: str) -> str:
+    if len(text.encode()) < 32:
+        raise ValueError("too short")
+    return text
+
+
+def keys(text: str) -> tuple[str, ...]:
+    return tuple(key(part) for part in items(text))
+
+
+def rate(text: str) -> RateLimit:
+    return RateLimit(*map(int, text.split("/")))
+
+
+def extensions(text: str) -> dict[str, str]:
+    """CloudEvents attributes: https://github.com/knative/specs/blob/main/specs/eventing/overview.md#sink-binding"""
+    try:
+        found = json.loads(text).get("extensions") or {}
+        if all(re.fullmatch("[a-z0-9]+", name) and isinstance(value, str) for name, value in found.items()):
+            return dict(found)
+    except (AttributeError, RecursionError):
+        pass  # no object where there has to be one
+    raise ValueError
+
+
+# A newline at the end of a name, as `echo` puts it into Kubernetes secrets, is a mistake that nobody sees.
+TEXT = Kind("str", "text without control characters", r"[^\0-\x1f\x7f-\x9f\ud800-\udfff]+")
+BOOL = Kind("bool", "true or false (yes, no, on, off, 1, 0)", f"(?i:{TRUE} {FALSE})".replace(" ", "|"), is_true)
+PATH = Kind("path", "a path", TEXT.pattern, Path)
+FILE = Kind("path", "a readable file", TEXT.pattern, readable)
+HOST = Kind("str", "a host name or an IP address", f"{HOST_NAME}|{IPV6}")
+ORIGINS = several(ORIGIN, "origins like https://app.example.com, or *")
+HOSTS = several(rf"\*|(\*\.)?{HOST_NAME}|\[{IPV6}\]", "host names, *.example.com, or *")
+PROXIES = Kind("str", "IP addresses or networks, comma-separated, or *", r"\*|[0-9A-Fa-f:./, ]+", proxies)
+SINK = Kind("str", "an http:// or https:// URL without a user and password", URL)
+OVERRIDES = Kind("json", 'JSON like {"extensions": {"name": "value"}}', UTF8, extensions)
+RATE = Kind("rate", "attempts/seconds, like 10/300", "[1-9][0-9]{0,8}/[1-9][0-9]{0,8}", rate)
+SECRET = Kind("secret", "UTF-8 text", UTF8)
+KEY = Kind("secret", "at least 32 bytes", UTF8, key)
+KEYS = Kind("secret", "keys of at least 32 bytes, comma-separated", UTF8, keys)
+TOKEN = Kind("secret", "printable ASCII without blanks", "[!-~]+")
+PORT, COUNT, SECONDS = integer(1, 65535), integer(1), seconds(0.001)

@@ -1,0 +1,249 @@
+"""What is declared wrongly ends the start with 70, and a line for each fault: where it is and what was expected."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import TEST_SETTINGS
+from tests.support.service import ROOT, clean_environment, parse
+
+MODULE = """
+from msgspec import Struct
+from starlette.responses import Response
+from starlette.routing import Route
+
+from handlers.accounts.principal import Principal
+from infra.base.ids import Id
+from infra.http.answers import Answer, Tagged
+from infra.http.operations import operation
+from infra.http.pages import Page, PageQuery
+from infra.http.parameters import Header
+from infra.http.parts import Part
+from infra.http.state import Request
+
+
+class Note(Struct):
+    id: Id
+
+
+async def forget_notes(transaction, account_id): ...
+
+
+async def without_operation(request: Request) -> None: ...
+
+
+@operation()
+async def twice(request: Request) -> None: ...
+
+
+one = twice
+
+
+@operation()
+async def twice(request: Request) -> None: ...
+
+
+ROUTES = [
+    Route("/v1/without-operation", without_operation),
+    Route("/v1/twice", one, methods=["POST"]),
+    Route("/v1/twice", twice, methods=["POST"]),
+]
+PART = Part(hooks={"account.deletd": forget_notes})
+"""
+HANDLER = """
+
+@operation({status})
+{text}
+
+
+ROUTES.append(Route("{path}", {name}))
+"""
+START = """
+import sys
+
+import app
+import notes
+
+app.PARTS.append(notes.PART)
+app.ROUTES.extend(notes.ROUTES)
+{start}
+"""
+STARTS = {"python app.py": "sys.exit(app.main([]))", "uvicorn app:app": "app.app"}
+PATH = "/v1/notes/{note_id}"
+SOURCES = f"expected a name in the path {PATH}, a Header[...], a Struct, or one of IfMatch, Principal"
+# What handlers of /v1/notes/{note_id} look like, and what is said of them; a line for each fault.
+RIGHT = {
+    "everything": "async def handler(request: Request, principal: Principal, note_id: Id, body: Note) -> Note: ...",
+    "a header": "async def handler(request: Request, note_id: int, key: Header[str | None]) -> None: ...",
+    "a page": "async def handler(request: Request, note_id: Id, query: PageQuery) -> Page[Note]: ...",
+    "an answer's headers": "async def handler(request: Request, note_id: Id) -> Answer[Note, Tagged]: ...",
+}
+WRONG = {
+    "no source": (
+        "async def handler(request: Request, note_id: Id, size: int) -> Note: ...",
+        f"parameter `size`: nothing gives a handler int: {SOURCES}",
+    ),
+    "an unknown type": (
+        "async def handler(request: Request, note_id: Id, who: Route) -> Note: ...",
+        f"parameter `who`: nothing gives a handler Route: {SOURCES}",
+    ),
+    "no type": (
+        "async def handler(request: Request, note_id: Id, size) -> Note: ...",
+        "parameter `size`: expected a type",
+    ),
+    "a type that isn't there": (
+        "async def handler(request: Request, note_id: 'Idd') -> Note: ...",
+        "name 'Idd' is not defined: expected annotations that can be looked up when it is imported",
+    ),
+    "any number of them": (
+        "async def handler(request: Request, note_id: Id, **more: int) -> Note: ...",
+        "parameter `**more: int`: expected one that is given by its name",
+    ),
+    "a Struct of another name": (
+        "async def handler(request: Request, note_id: Id, note: Note) -> Note: ...",
+        "parameter `note`: a Struct is read into one of query, form, body, event: expected one of these names",
+    ),
+    "a body that is no Struct": (
+        "async def handler(request: Request, note_id: Id, body: str) -> Note: ...",
+        "parameter `body`: expected a Struct, not str",
+    ),
+    "two bodies": (
+        "async def handler(request: Request, note_id: Id, body: Note, form: Note) -> Note: ...",
+        "parameters `body` and `form`: expected one that reads the body",
+    ),
+    "the path's parameter is missing": (
+        "async def handler(request: Request) -> Note: ...",
+        "the path /v1/notes/{note_id} has {note_id}: expected a parameter `note_id`",
+    ),
+    "the path's parameter is no text": (
+        "async def handler(request: Request, note_id: list[str]) -> Note: ...",
+        "parameter `note_id`: expected a type that a text stands for, such as Id, not list[str]",
+    ),
+    "no request": (
+        "async def handler(note_id: Id) -> Note: ...",
+        "expected `request` as its first parameter",
+    ),
+    "no answer type": (
+        "async def handler(request: Request, note_id: Id): ...",
+        "expected the type of its answer: `-> Note`, or `-> None` for a 204",
+    ),
+    "an answer of another type": (
+        "async def handler(request: Request, note_id: Id) -> list: ...",
+        "-> list: expected a Struct, None, an Answer or a Response",
+    ),
+    "a Response of nobody knows what": (
+        "async def handler(request: Request, note_id: Id) -> Response: ...",
+        "-> Response: expected what it answers, as in @operation(answers={200: Note})",
+    ),
+    "headers that are none": (
+        "async def handler(request: Request, note_id: Id) -> Answer[Note, Note]: ...",
+        "-> infra.http.answers.Answer[notes.Note, notes.Note]: expected a Headers beside the body, not Note",
+    ),
+    "not async": (
+        "def handler(request: Request, note_id: Id) -> Note: ...",
+        "expected `async def`",
+    ),
+    "a status that is none": (
+        "async def handler(request: Request, note_id: Id) -> Note: ...",
+        "99: expected a status of HTTP",
+    ),
+    "several at once": (
+        "def handler(request: Request, note_id: Id, size: int): ...",
+        "\n".join(
+            (
+                "expected `async def`",
+                f"parameter `size`: nothing gives a handler int: {SOURCES}",
+                "expected the type of its answer: `-> Note`, or `-> None` for a 204",
+            )
+        ),
+    ),
+}
+OTHERS = {
+    "without_operation": "expected @operation() above it, or include_in_schema=False in its route",
+    "forget_notes": "no part calls hooks named account.deletd: expected one of account.deleted",
+}
+
+Said = dict[str, str]
+
+
+def name_of(case: str) -> str:
+    return "".join(letter if letter.isalnum() else "_" for letter in case)
+
+
+@pytest.fixture(scope="module")
+def module(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with all of these handlers."""
+    file = tmp_path_factory.mktemp("declared") / "notes.py"
+    text = MODULE
+    for case, handler in {**RIGHT, **{case: handler for case, (handler, _) in WRONG.items()}}.items():
+        name = name_of(case)
+        status = 99 if case == "a status that is none" else ""
+        path = PATH.replace("notes", name)
+        text += HANDLER.format(status=status, text=handler.replace("handler", name, 1), path=path, name=name)
+    file.write_text(text)
+    return file
+
+
+def started(module: Path, start: str) -> list[str]:
+    """The messages of its CRITICAL lines."""
+    done = subprocess.run(
+        [sys.executable, "-c", START.format(start=STARTS[start])],
+        cwd=module.parent,
+        env=clean_environment({**TEST_SETTINGS, "DATA_DIR": module.parent / "data", "PYTHONPATH": ROOT}),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (os.EX_SOFTWARE, ""), done.stdout + done.stderr
+    lines = [line for line in map(parse, done.stdout.splitlines()) if line["severity"] == "CRITICAL"]
+    return [line["message"] for line in lines]
+
+
+@pytest.fixture(scope="module")
+def messages(module: Path) -> list[str]:
+    return started(module, "python app.py")
+
+
+def said_of(messages: list[str], module: Path, name: str) -> str:
+    """After its file, its line and its name."""
+    number = next(number for number, line in enumerate(module.read_text().splitlines(), 1) if f"def {name}(" in line)
+    places = [f"{module}:{line}: {name}: " for line in (number - 1, number)]  # with and without a decorator above
+    found = [message for message in messages if message.startswith(tuple(places))]
+    return "\n".join(message.split(f": {name}: ", 1)[1] for message in found)
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_handler_that_is_declared_wrongly_is_told_what_was_expected(
+    messages: list[str], module: Path, case: str
+) -> None:
+    name = name_of(case)
+    assert said_of(messages, module, name) == WRONG[case][1].replace(PATH, PATH.replace("notes", name))
+
+
+@pytest.mark.parametrize("case", RIGHT)
+def test_a_handler_that_is_declared_well_is_not_named(messages: list[str], case: str) -> None:
+    assert [message for message in messages if name_of(case) in message] == []
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_route_without_an_operation_and_a_hook_that_nobody_calls_are_told(
+    messages: list[str], module: Path, name: str
+) -> None:
+    assert said_of(messages, module, name) == OTHERS[name]
+
+
+def test_two_handlers_of_the_same_name_or_route_are_told(messages: list[str]) -> None:
+    found = [message.partition("expected ")[2] for message in messages if ": twice: " in message]
+    assert [text.partition(", which ")[0] for text in found] == ["a POST /v1/twice of its own", "a twice of its own"]
+
+
+def test_nothing_else_is_told(messages: list[str]) -> None:
+    assert len(messages) == sum(said.count("\n") + 1 for _, said in WRONG.values()) + len(OTHERS) + 2
+
+
+def test_another_server_that_asks_for_the_app_ends_as_well(module: Path, messages: list[str]) -> None:
+    assert started(module, "uvicorn app:app") == messages
