@@ -197,8 +197,9 @@ def test_without_accounts_prod_asks_for_neither_key_nor_servers(copy: Path, with
         assert (done.returncode, asked) == (os.EX_CONFIG, ["MYSQL_HOST", "MYSQL_PASSWORD", "REDIS_HOST", "SECRET_KEY"])
 
 
+@pytest.mark.parametrize("without", ["", "accounts"], indirect=True)
 def test_its_own_tests_pass(copy: Path) -> None:
-    some = ["tests/platform/test_health.py", "tests/deploy/test_compose.py", "tests/deploy/test_cloudrun.py"]
+    some = ["tests/platform/test_health.py", "tests/platform/test_settings.py", "tests/deploy/test_cloudrun.py"]
     succeeds(
         sys.executable, "-m", "pytest", "-q", "-x", "-k", "not mysql+redis", "-p", "no:cacheprovider", *some, cwd=copy
     )
@@ -291,6 +292,7 @@ def platform_in(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("without", ["accounts"], indirect=True)
 def test_without_git_it_copies_what_a_checkout_would_have(copy: Path, without: str, tmp_path: Path) -> None:
     platform = platform_in(tmp_path / "platform")
     for litter in (".venv/bin/python", "data/berth.db", ".env", "infra/__pycache__/a.pyc"):
