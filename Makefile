@@ -19,7 +19,7 @@ LOCAL   := [ -n "$$ENV_FILE" ] || [ ! -e .env ] || export ENV_FILE=.env; \
 PEERS   := fastapi litestar blacksheep
 
 MAKEFLAGS += --no-print-directory
-.PHONY: help run dev test test-image soak lint format lock bench bench-check bench-lock sbom migrate migration settings clean
+.PHONY: help run dev test test-quick test-image soak lint format lock bench bench-check bench-lock sbom release migrate migration settings clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,9 +30,12 @@ run: .venv/run ## serve on http://localhost:8000 (HOST, PORT and the rest: make 
 dev: .venv/run ## the same, and start anew whenever a .py file or .env changes
 	@$(LOCAL) exec $(BIN)/python -m infra.process.reload app.py
 
-test: .venv/dev ## run the tests against real servers of their own (ARGS="-k login -x" goes to pytest)
-	@tests/install-servers.sh kubectl=kubernetes-client
+test: .venv/dev ## run the tests against real servers of their own (ARGS="-k login -x" goes to pytest, and installs nothing)
+	@[ -n "$(ARGS)" ] || tests/install-servers.sh kubectl=kubernetes-client
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+
+test-quick: .venv/dev ## run those that need no server, in about a minute
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --quick $(ARGS)
 
 test-image: .venv/dev ## build the image and run it confined, on the Docker engine here or one that the tests start (as root)
 	@docker info >/dev/null 2>&1 || set -- dockerd=docker.io debootstrap=debootstrap; tests/install-servers.sh "$$@"
@@ -69,6 +72,9 @@ bench-check: .venv/dev ## count a request's instructions, fail when they have gr
 
 bench-lock: .venv/dev ## pin the peers' requirements
 	@for peer in $(PEERS); do $(COMPILE) $(ARGS) benchmarks/peers/$$peer.in || exit; done
+
+release: ## change the version wherever it stands, and begin its section in CHANGELOG.md (VERSION=0.2.0)
+	@.ci/release "$(VERSION)"
 
 migrate: .venv/run ## bring the database's schema up to date
 	@$(LOCAL) exec $(BIN)/python app.py migrate

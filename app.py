@@ -20,24 +20,35 @@ from starlette.routing import Route
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 import settings as environment
-from handlers import accounts, docs, events, health, metrics, root
+from handlers import (
+    accounts,  # only with accounts
+    docs,
+    events,  # only with events
+    health,
+    metrics,
+    root,
+)
 from infra import fast, logs
 from infra.base.errors import StartupError
 from infra.http.app import bind, make_app
 from infra.http.cors import Cors
 from infra.http.frame import Frame
 from infra.http.limits import RequestLimits
+from infra.http.parts import Part
 from infra.process.commands import run_migrations, run_task
 from infra.process.lifespan import open_parts, open_platform, tasks_of
 from infra.process.server import serve
 from infra.process.startup import load_or_exit, tell
 from settings import Settings
 
-PARTS = [accounts.PART]
+PARTS: list[Part] = [
+    accounts.PART,  # only with accounts
+]
+TASKS = tasks_of(PARTS, environment.EVENTS)
 
 ROUTES = [
     Route("/",                         root.index,               methods=["GET"]),
-    Route("/v1/events",                events.receive_event,     methods=["POST"]),
+    Route("/v1/events",                events.receiver_of(TASKS), methods=["POST"]),  # only with events
     Route("/metrics",                  metrics.read_metrics,     methods=["GET"]),
     Route("/health/live",              health.live,              methods=["GET"]),
     Route("/health/ready",             health.ready,             methods=["GET"]),
@@ -50,8 +61,6 @@ DOCS_ROUTES = [
     Route("/docs",                     docs.page,                methods=["GET"], include_in_schema=False),
     Route("/docs/{name}",              docs.file,                methods=["GET"], include_in_schema=False),
 ]  # fmt: skip
-
-TASKS = tasks_of(PARTS, environment.EVENTS)
 
 USAGE = f"""usage: python app.py            serve on HOST and PORT
        python app.py migrate    upgrade the database's schema, then exit
@@ -72,7 +81,7 @@ def create_app(settings: Settings) -> Starlette:
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Any]]:
         async with contextlib.AsyncExitStack() as stack:
-            opened = await open_platform(stack, settings, TASKS)
+            opened = await open_platform(stack, settings)
             await open_parts(stack, opened, PARTS)
             boot.opened()
             yield opened
@@ -93,7 +102,7 @@ def configure_logs(settings: Settings) -> logs.LogWriter:
         level=settings.log_level,
         log_format=settings.log_format,
         secrets=settings.secrets,
-        token_prefixes=accounts.TOKEN_PREFIXES,
+        token_prefixes=accounts.TOKEN_PREFIXES,  # only with accounts
         project=settings.google_cloud_project,
         colour=not settings.no_color,
     )

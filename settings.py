@@ -36,7 +36,10 @@ from infra.base.variables import MadeAtStart, Reading, Table, variable
 
 NAME = "berth"  # a DNS label; of logs, metrics, the token issuer, the database, keys in Redis
 VERSION = "0.1.0"  # `make release VERSION=...` changes it here and wherever else it stands
+# only with accounts:
 DESCRIPTION = "Accounts and sessions. Register, log in, and send the access_token as a bearer token."
+# end only
+# without accounts: DESCRIPTION = "Berth's API."
 EVENTS = f"dev.{NAME}"  # how the types of events begin
 
 IDENTIFIER = NAME.replace("-", "_")
@@ -148,17 +151,20 @@ def defaults(texts: Mapping[str, str]) -> dict[str, str | MadeAtStart]:
         "DOCS_ENABLED": "false" if where == "prod" else "true",
         "LOG_FORMAT": "gcp" if "K_SERVICE" in texts else "console" if on_a_terminal else "json",
     }
-    return own | ({"SECRET_KEY": MadeAtStart("DATA_DIR")} if where in {"local", "test"} else {})
+    own |= {"SECRET_KEY": MadeAtStart("DATA_DIR")} if where in {"local", "test"} else {}  # only with accounts
+    return own
 
 
 def rules(reading: Reading) -> Iterator[tuple[str, str]]:
     """What one variable asks of another; nothing is said of a variable that was refused already."""
     values, found = reading.values, reading.found
     where, mode, most = values["SYS_ENV"], values["MYSQL_SSL_MODE"], values["MYSQL_POOL_MAX_SIZE"]
+    # only with accounts:
     if where in {"dev", "prod"}:
         for name in ("MYSQL_HOST", "MYSQL_PASSWORD", "REDIS_HOST", "SECRET_KEY"):
             if not found(name) and (name != "MYSQL_HOST" or not found("MYSQL_UNIX_SOCKET")):
                 yield name, f"{VARIABLES[name].kind.expected}, since SYS_ENV is {where}"
+    # end only
     if where == "prod" and values["DEBUG"]:
         yield "DEBUG", "false, since SYS_ENV is prod"
     if most is not None and (values["MYSQL_POOL_MIN_SIZE"] or 0) > most:

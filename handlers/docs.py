@@ -25,8 +25,7 @@ PAGE_HEADERS = {
 
 
 async def openapi(request: Request) -> Response:
-    state = request.state
-    document = openapi_document(request.app, state.settings, DESCRIPTION, tuple(state.tasks))
+    document = openapi_document(request.app, request.state.settings, DESCRIPTION)
     return cacheable(request, document, {"Content-Type": "application/json"})
 
 

@@ -13,7 +13,7 @@ class Index(Struct):
     name: Annotated[str, Meta(examples=[NAME])]
     version: Annotated[str, Meta(examples=[VERSION])]
     revision: Annotated[str | None, Meta(description="K_REVISION", examples=[f"{NAME}-00007-abc"])]
-    links: Annotated[dict[str, str], Meta(examples=[{"login": "/v1/auth/login"}])]
+    links: Annotated[dict[str, str], Meta(examples=[{"health": "/health/ready"}])]
 
 
 @operation()

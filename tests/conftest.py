@@ -1,3 +1,4 @@
+import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -7,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 import pytest
 
 from tests.faults.load import QuickService
+from tests.support import servers
 from tests.support.proxy import Proxy
 from tests.support.servers import MariaDB, Redis, Server, ServerError
 from tests.support.service import Account, Service, run_app
@@ -15,6 +17,13 @@ from tests.support.sink import Sink
 TEST_SETTINGS = {"SYS_ENV": "test", "LOGIN_RATE_LIMIT": "1000/300"}
 EVENTS_TOKEN = "a-token-that-other-services-have"
 RAN_AGAINST: dict[str, str] = {}
+
+# What `make test-quick` leaves out: whatever starts a server, a browser or a service of its own, and what else is slow.
+SLOW = re.compile(
+    r"/tests/(deploy|fast|faults|image|project)/"
+    r"|/test_(docs|errors|log_pipelines|make|outbox|pools|sign_in_limits|start|tls)\.py$"
+)
+STARTS = re.compile("mariadb|mysql|redis|migrated|start_service|QuickService|Browser|MariaDB|Redis")
 
 AnyServer = TypeVar("AnyServer", bound=Server)
 Environment = dict[str, str]
@@ -168,7 +177,27 @@ def account(service: Service) -> Account:
     return service.sign_up()
 
 
-def pytest_configure() -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="only what needs no server and little time")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("quick"):
+        slow = [item for item in items if not is_quick(item)]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in set(slow)]
+
+
+def is_quick(item: pytest.Item) -> bool:
+    assert isinstance(item, pytest.Function)
+    parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    names = [*item.fixturenames, *item.function.__code__.co_names, *map(str, parameters)]
+    return not SLOW.search(str(item.path)) and not any(STARTS.search(name) for name in names)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("quick"):
+        servers.SEARCH = ""  # one that starts a server all the same fails
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C, so that no server stays behind
 
 

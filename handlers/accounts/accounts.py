@@ -67,12 +67,14 @@ class PasswordChange(Struct, forbid_unknown_fields=True):
     new_password: NewPassword
 
 
+# only with events:
 class Deleted(Struct):
     """What the event says of an account that has gone."""
 
     id: str
 
 
+# end only
 @operation(201, problems={409: "the username or the email is taken"})
 async def register(request: Request, body: Registration) -> Account:
     """Make an account."""
@@ -87,15 +89,17 @@ async def register(request: Request, body: Registration) -> Account:
         "password_hash": await request.state.passwords.hash(body.password),
         "now": now,
     }
-    outbox = request.state.outbox
+    outbox = request.state.outbox  # only with events
     async with request.state.database.transaction() as transaction:
         await transaction.execute(
             "INSERT INTO accounts (id, username, username_key, email, email_key, password_hash, created_at, updated_at)"
             " VALUES (:id, :username, :username_key, :email, :email_key, :password_hash, :now, :now)",
             values,
         )
+        # only with events:
         await outbox.add(transaction, f"{EVENTS}.account.registered", account.id, account.id, account)
     outbox.filled.set()
+    # end only
     name_account(account.id)
     audit.info("account registered", extra={"event": "account.registered"})
     return account
@@ -140,7 +144,7 @@ async def update_me(request: Request, principal: Principal, body: AccountChanges
 async def delete_me(request: Request, principal: Principal, body: Confirmation) -> None:
     """Delete the account and all that is kept of it."""
     await confirm_password(request, principal, body.password)
-    account_id, outbox = principal.account.id, request.state.outbox
+    account_id = principal.account.id
     values = {"account_id": account_id}
     async with request.state.database.transaction() as transaction:
         deleted = await transaction.execute("DELETE FROM accounts WHERE id = :account_id", values)
@@ -148,12 +152,16 @@ async def delete_me(request: Request, principal: Principal, body: Confirmation) 
         await transaction.execute("DELETE FROM refresh_tokens WHERE account_id = :account_id", values)
         for hook in request.state.hooks[ACCOUNT_DELETED]:
             await hook(transaction, account_id)
+        # only with events:
+        outbox = request.state.outbox
         if deleted:
             event_id = new_id(after=account_id)  # the id of the event that told of its registration
             await outbox.add(transaction, f"{EVENTS}.account.deleted", account_id, event_id, Deleted(account_id))
     outbox.filled.set()
+    # end only
     await request.state.sessions.forget_account(account_id)
-    audit.info("account deleted", extra={"event": "account.deleted"})
+    if deleted:
+        audit.info("account deleted", extra={"event": "account.deleted"})
 
 
 @operation(problems={409: "another request changed the password", **WRONG_PASSWORD})

@@ -13,6 +13,6 @@ async def purge_sessions(database: Database, settings: Settings) -> None:
     deleted = {
         "sessions": await delete_expired(database, "sessions", "account_id, id"),
         "refresh_tokens": await delete_expired(database, "refresh_tokens", "token_hash"),
-        "received_events": await delete_expired(database, "received_events", "event_key"),
+        "received_events": await delete_expired(database, "received_events", "event_key"),  # only with events
     }
     log.info("expired sessions purged", extra=deleted)

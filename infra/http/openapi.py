@@ -31,11 +31,8 @@ TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
 @functools.cache
-def openapi_document(app: Starlette, settings: Settings, description: str, event_types: tuple[str, ...]) -> bytes:
-    """The document's JSON; made when it is first asked for.
-
-    `description`: what the API is for. `event_types`: those that an operation which takes events knows.
-    """
+def openapi_document(app: Starlette, settings: Settings, description: str) -> bytes:
+    """The document's JSON; made when it is first asked for. `description`: what the API is for."""
     described = list(operations_of(app.routes))
     types = list(
         dict.fromkeys([ProblemDocument, *(kind for *_, operation in described for kind in types_of(operation))])
@@ -43,11 +40,8 @@ def openapi_document(app: Starlette, settings: Settings, description: str, event
     refs, components = msgspec.json.schema_components(types, ref_template=REF_TEMPLATE)
     schemas = dict(zip(types, refs, strict=True))
     for *_, operation in described:
-        for media_type, struct in bodies_of(operation).items():
-            schema = components[schemas[struct]["$ref"].rpartition("/")[2]]
-            forbid_nul(schema)
-            if media_type == STRUCTURED:
-                schema["properties"]["type"]["enum"] = event_types
+        for struct in bodies_of(operation).values():
+            forbid_nul(components[schemas[struct]["$ref"].rpartition("/")[2]])
     paths: dict[str, Json] = {}
     for route, method, operation in described:
         paths.setdefault(route.path_format, {})[method.lower()] = describe(route, operation, schemas)

@@ -7,7 +7,6 @@ import starlette.datastructures
 import starlette.requests
 
 from infra.events.outbox import Outbox
-from infra.events.tasks import Task
 from infra.metrics.counters import Registry, RequestMetrics
 from infra.redis.store import Store
 from infra.sql.database import Connection, Database
@@ -20,11 +19,10 @@ class State(starlette.datastructures.State):
     settings: Settings
     database: Database
     redis: Store
-    outbox: Outbox
+    outbox: Outbox  # only with events
     metrics: RequestMetrics
     registry: Registry
     links: dict[str, str]  # what GET / shows
-    tasks: dict[str, Task]  # by the type of the event that asks for it
     hooks: Mapping[str, Sequence[Hook]]  # of all parts, by the name that one of them calls
     stopping: asyncio.Event  # set at SIGTERM
 

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from infra.base.background import background
@@ -25,29 +25,31 @@ from settings import Settings
 Opened = dict[str, Any]
 
 
-async def open_platform(stack: contextlib.AsyncExitStack, settings: Settings, tasks: Mapping[str, Task]) -> Opened:
+async def open_platform(stack: contextlib.AsyncExitStack, settings: Settings) -> Opened:
     """What `State` declares: the database and Redis at the same time, then what stands on them. Raises StartupError."""
     deadline = time.monotonic() + settings.startup_timeout
     redis = await stack.enter_async_context(open_store(settings))
     database, _ = await asyncio.gather(
         open_current_database(stack, settings, deadline), await_redis(redis, settings, deadline)
     )
+    # only with events:
     outbox = Outbox(database, settings)
     if settings.k_sink:
         await stack.enter_async_context(background("delivery of events", outbox.run))
+    # end only
     metrics = RequestMetrics()
     registry = Registry(settings.name.replace("-", "_"))
-    for counting in (metrics, database, redis, outbox):
+    for counting in (metrics, database, redis):
         registry.register(counting.collect)
+    registry.register(outbox.collect)  # only with events
     registry.register(lambda: process_metrics(settings))
     return {
         "settings": settings,
         "database": database,
         "redis": redis,
-        "outbox": outbox,
+        "outbox": outbox,  # only with events
         "metrics": metrics,
         "registry": registry,
-        "tasks": dict(tasks),
         "links": {},
         "stopping": asyncio.Event(),
     }
@@ -65,8 +67,11 @@ async def open_parts(stack: contextlib.AsyncExitStack, opened: Opened, parts: Se
 
 def tasks_of(parts: Sequence[Part], prefix: str) -> dict[str, Task]:
     """Scheduled work by the type of the event that asks for it: the parts' own, and the platform's."""
-    own = {name: task for part in parts for name, task in part.tasks.items()}
-    return own | {f"{prefix}.events.deliver": deliver_events, f"{prefix}.events.purge": purge_received_events}
+    return {
+        **{name: task for part in parts for name, task in part.tasks.items()},
+        f"{prefix}.events.deliver": deliver_events,  # only with events
+        f"{prefix}.events.purge": purge_received_events,  # only with events
+    }
 
 
 async def open_current_database(stack: contextlib.AsyncExitStack, settings: Settings, deadline: float) -> Database:

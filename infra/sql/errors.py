@@ -25,6 +25,6 @@ class StatementError(Exception):
 
 
 def field_of(key: str) -> str:
-    """`username` of a key or column that is named `accounts.username_key`; other keys are nobody's field."""
+    """`username` of a key or column that is named `t.username_key`; other keys are nobody's field."""
     found = re.search(r"(\w+)_key\b", key)
     return found[1] if found else "value"

@@ -28,7 +28,7 @@ PASSING_CODES = {
 def explain(error: BaseException, statement: str) -> Duplicate | Unavailable | StatementError:
     """What to raise in its place."""
     if getattr(error, "sqlite_errorcode", None) in DUPLICATE_CODES:
-        return Duplicate(field_of(str(error)))  # "UNIQUE constraint failed: accounts.username_key"
+        return Duplicate(field_of(str(error)))  # "UNIQUE constraint failed: t.username_key"
     if is_passing(error):
         return unavailable(error)
     return StatementError(f"SQLite's {getattr(error, 'sqlite_errorname', type(error).__name__)}: {error}", statement)

@@ -145,13 +145,13 @@ def test_what_is_not_a_form_is_a_415(service: Service, content_type: str) -> Non
 class Orders(Server):
     """examples/orders.py, on its own port."""
 
-    def __init__(self, berth: str) -> None:
+    def __init__(self, asked: str) -> None:
         super().__init__()
-        self.berth = berth
+        self.asked = asked
         self.url = f"http://127.0.0.1:{self.port}/orders"
 
     def command_line(self) -> list[str]:
-        environment = [f"BERTH_URL={self.berth}", f"EVENTS_TOKEN={EVENTS_TOKEN}"]
+        environment = [f"BERTH_URL={self.asked}", f"EVENTS_TOKEN={EVENTS_TOKEN}"]
         serve = [sys.executable, "-m", "uvicorn", "--app-dir", str(ROOT / "examples"), "--port", str(self.port)]
         return ["env", *environment, *serve, "orders:app"]
 

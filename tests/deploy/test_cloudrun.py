@@ -29,7 +29,11 @@ from tests.support.manifests import (
 
 SECONDS_TO_STOP = 10  # after SIGTERM
 STARTUP_SECONDS = 240  # a startup probe's failureThreshold x periodSeconds, at most
-FILES = ["service.yaml", "migrate-job.yaml", "purge-job.yaml"]
+FILES = [
+    "service.yaml",
+    "migrate-job.yaml",
+    "purge-job.yaml",  # only with accounts or events
+]
 PLACEHOLDERS = {"YOUR_PROJECT", "YOUR_REGION", "YOUR_REDIS", "YOUR_TAG"}
 # Knows one job, in the file JOB, and refuses what the real one refuses.
 GCLOUD = """#!/bin/sh
@@ -68,7 +72,7 @@ def test_the_manifests_are_of_the_kinds_that_gcloud_replaces() -> None:
     assert kinds == {
         "service.yaml": ("serving.knative.dev/v1", "Service"),
         "migrate-job.yaml": ("run.googleapis.com/v1", "Job"),
-        "purge-job.yaml": ("run.googleapis.com/v1", "Job"),
+        "purge-job.yaml": ("run.googleapis.com/v1", "Job"),  # only with accounts or events
     }
 
 
@@ -143,7 +147,7 @@ def test_the_probes_are_http_and_as_patient_as_startup_timeout(tmp_path: Path) -
 
 def test_a_job_logs_as_the_service_does(tmp_path: Path) -> None:
     service = workload("service.yaml").variables | {"K_SERVICE": "berth"}
-    for each in ("migrate-job.yaml", "purge-job.yaml"):
+    for each in FILES[1:]:
         job = settings_from(workload(each).variables, tmp_path)
         assert job.log_format == settings_from(service, tmp_path).log_format == "gcp"
 

@@ -28,7 +28,11 @@ BERTHS = ["app", "migrate"]
 PAGE = (ROOT / "docs/deployment/compose.md").read_text(encoding="utf-8")
 # What `.env` can't change: where the containers listen and are, and the secrets, which are files.
 COMPOSES_OWN = {"HOST", "PORT", "MYSQL_HOST", "MYSQL_PORT", "REDIS_HOST", "REDIS_PORT"}
-SECRET_FILES = {"MYSQL_PASSWORD", "REDIS_PASSWORD", "SECRET_KEY"}
+SECRET_FILES = {
+    "MYSQL_PASSWORD",
+    "REDIS_PASSWORD",
+    "SECRET_KEY",
+}
 
 
 def service(name: str) -> Manifest:

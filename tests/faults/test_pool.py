@@ -165,8 +165,48 @@ def test_a_connection_that_the_server_closed_for_idleness_is_replaced_unseen(
         await database.execute("SET wait_timeout = 1")
         await asyncio.sleep(1.5)
         assert not await asyncio.to_thread(connections, mariadb, mysql_env)
+        assert await database.execute("UPDATE accounts SET updated_at = 0") == 0  # a write isn't tried twice
         assert await connection_id(database) != before
+        await database.execute("SET wait_timeout = 1")
+        await asyncio.sleep(1.5)
         async with database.transaction() as transaction:
             await transaction.execute("UPDATE accounts SET updated_at = 0")
 
     play(scenario, mysql_env, MYSQL_POOL_MAX_SIZE=1)
+
+
+def test_of_connections_that_hang_only_one_costs_a_request_its_time(mysql_env: Environment, mysql_proxy: Proxy) -> None:
+    """As when a primary hangs, and a proxy in front of it keeps what is connected and leads elsewhere what connects."""
+
+    async def scenario(database: Database) -> tuple[float, float]:
+        await asyncio.gather(*(database.fetch_one("SELECT SLEEP(0.1)") for _ in range(5)))
+        assert database.primary.size == 5
+        mysql_proxy.hang()
+        started = time.monotonic()
+        with pytest.raises(Unavailable):
+            await database.execute("UPDATE accounts SET updated_at = 0")
+        lost = time.monotonic()
+        for _ in range(5):
+            await database.execute("UPDATE accounts SET updated_at = 0")
+        return lost - started, time.monotonic() - lost
+
+    first, others = play(
+        scenario, mysql_env, MYSQL_PORT=mysql_proxy.port, MYSQL_POOL_MAX_SIZE=5, MYSQL_QUERY_TIMEOUT=0.3
+    )
+    assert first >= 0.3
+    assert others < 2.5
+
+
+def test_a_transaction_within_a_transaction_is_refused_and_the_first_goes_on(mysql_env: Environment) -> None:
+    """MySQL would commit the first without a word."""
+
+    async def scenario(database: Database) -> None:
+        async with database.transaction() as outer:
+            await outer.execute("UPDATE accounts SET updated_at = 0")
+            with pytest.raises(RuntimeError, match="in a transaction already"):
+                async with database.transaction():
+                    pass
+            assert await database.fetch_all("SELECT 1") == [(1,)]  # on a connection of its own
+        await both_slots_work(database)
+
+    play(scenario, mysql_env, MYSQL_POOL_MAX_SIZE=2)

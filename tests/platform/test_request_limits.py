@@ -10,7 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.conftest import StartService
+from tests.conftest import TEST_SETTINGS, StartService
+from tests.faults.load import QuickService
 from tests.support.service import Service, read_all
 
 LIVE = b"GET /health/live HTTP/1.1\r\nHost: x\r\n"
@@ -114,13 +115,13 @@ def test_a_kept_alive_connection_is_not_closed_after_the_time_of_a_request(start
     assert answers.count(b"HTTP/1.1 200") == 2
 
 
-def test_an_answer_that_takes_too_long_is_a_504(start_service: StartService) -> None:
-    service = start_service(REQUEST_TIMEOUT=1)
-    account = service.sign_up()
-    lock = sqlite3.connect(Path(service.env["DATA_DIR"]) / "berth.db", isolation_level=None)
-    lock.execute("BEGIN IMMEDIATE")
-    answer = service.client.post("/v1/auth/refresh", json={"refresh_token": account.refresh_token})
-    lock.close()
+def test_an_answer_that_takes_too_long_is_a_504() -> None:
+    with QuickService({**TEST_SETTINGS, "REQUEST_TIMEOUT": 1}) as service:
+        account = service.sign_up()
+        lock = sqlite3.connect(Path(service.env["DATA_DIR"]) / "berth.db", isolation_level=None)
+        lock.execute("BEGIN IMMEDIATE")
+        answer = service.client.post("/v1/auth/refresh", json={"refresh_token": account.refresh_token})
+        lock.close()
     assert answer.status_code == 504
     assert answer.headers["content-type"] == "application/problem+json"
 

@@ -1,10 +1,11 @@
 """What a release is made from: locked packages and their bill of materials, pinned actions, one version."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +46,69 @@ def test_the_bill_of_materials_lists_every_locked_package_with_its_hashes(bill: 
     assert (content["metadata"]["component"]["name"], content["metadata"]["component"]["version"]) == ("berth", VERSION)
 
 
+VERSIONED = ["Dockerfile", "compose.yaml", "pyproject.toml", "settings.py", "README*.md", "deploy/**/*", "docs/**/*.md"]
+WRITTEN = re.compile(
+    r"(?:^VERSION = \"|^version = \"|VERSION=|/[a-z0-9-]*berth:|newTag: |refs/tags/v)(\d[\w.-]*\w)", re.MULTILINE
+)
+
+
+def versions(root: Path) -> dict[str, set[str]]:
+    """Of ours, as each file has them."""
+    paths = [path for pattern in VERSIONED for path in root.glob(pattern) if path.suffix != ".png" and path.is_file()]
+    found = {str(path.relative_to(root)): set(WRITTEN.findall(path.read_text(encoding="utf-8"))) for path in paths}
+    return {path: written for path, written in found.items() if written}
+
+
 def test_the_version_is_the_same_wherever_it_is_written() -> None:
-    with (ROOT / "pyproject.toml").open("rb") as file:
-        assert tomllib.load(file)["project"]["version"] == VERSION
-    assert f"\nARG VERSION={VERSION}\n" in (ROOT / "Dockerfile").read_text()
+    found = versions(ROOT)
+    assert {"Dockerfile", "compose.yaml", "pyproject.toml", "settings.py"} < set(found)
+    assert [(path, written) for path, written in found.items() if written != {VERSION}] == []
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    for path in (ROOT / name for name in ("Dockerfile", "compose.yaml", "pyproject.toml", "settings.py", "Makefile")):
+        shutil.copy(path, tmp_path)
+    for path in (*ROOT.glob("README*.md"), ROOT / "CHANGELOG.md"):
+        shutil.copy(path, tmp_path)
+    for name in (".ci", "deploy", "docs"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def release(folder: Path, version: str) -> subprocess.CompletedProcess[str]:
+    command = ["make", "release", f"VERSION={version}"]
+    return subprocess.run(command, cwd=folder, capture_output=True, check=False, text=True, timeout=60)
+
+
+def test_a_release_changes_the_version_wherever_it_is_written_and_begins_a_section(copy: Path) -> None:
+    others = f"some-package=={VERSION}\n"
+    with (copy / "README.md").open("a", encoding="utf-8") as readme:
+        readme.write(others)
+    assert release(copy, "99.1.0").returncode == 0
+    assert versions(copy) == {key: {"99.1.0"} for key in versions(ROOT)}
+    assert others in (copy / "README.md").read_text(encoding="utf-8")
+    old, new = ((folder / "CHANGELOG.md").read_text(encoding="utf-8") for folder in (ROOT, copy))
+    head, _, rest = old.partition("\n## ")
+    assert new == f"{head}\n## 99.1.0 - unreleased\n\n## {rest}"
+
+
+@pytest.mark.parametrize("version", ["", "1", "1.2", "v1.2.3", "1.2.3 x", VERSION])
+def test_what_is_no_new_version_is_not_released(version: str, copy: Path) -> None:
+    done = release(copy, version)
+    assert done.returncode != 0
+    assert "usage: make release VERSION=X.Y.Z" in done.stderr
+    assert versions(copy) == versions(ROOT)
+
+
+def test_the_release_workflow_compares_the_tag_with_the_version() -> None:
+    workflow = (ROOT / ".github" / "workflows" / "release.yml").read_text()
+    [script] = re.findall(r"version=\$\((.*)\)\n", workflow)
+    env = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["sh", "-c", script], cwd=ROOT, env=env, capture_output=True, check=True, text=True, timeout=60
+    )
+    assert done.stdout.strip() == VERSION
 
 
 def test_the_workflows_are_what_github_takes() -> None:

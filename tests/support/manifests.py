@@ -15,6 +15,7 @@ from app import USAGE
 from infra.process.server import CANCEL_TIMEOUT, IDLE_LINGER
 from infra.sql.pool import CLOSE_TIMEOUT
 from settings import VARIABLES, Settings, load
+from tests.support.servers import program
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -59,7 +60,7 @@ def compose(**environment: str) -> Manifest:
 def render(folder: str) -> list[Manifest]:
     """What kustomize makes of a folder of deploy/."""
     done = subprocess.run(
-        ["kubectl", "kustomize", str(DEPLOY / folder)], capture_output=True, text=True, check=False, timeout=60
+        [program("kubectl"), "kustomize", str(DEPLOY / folder)], capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode == 0, done.stderr
     return list(yaml.safe_load_all(done.stdout))

@@ -38,6 +38,14 @@ class Proxy:
     def resume(self) -> None:
         self.loop.call_soon_threadsafe(self.flowing.set)
 
+    def hang(self) -> None:  # what is connected hears nothing more; what connects from now on is whole
+        self.stall()
+        self.loop.call_soon_threadsafe(self._flow_anew)
+
+    def _flow_anew(self) -> None:
+        self.flowing = asyncio.Event()
+        self.flowing.set()
+
     def delay(self, seconds: float) -> None:  # of every chunk, in both directions
         self.seconds = seconds
 
@@ -86,10 +94,11 @@ class Proxy:
                 to_server.transport.abort()
 
     async def _pump(self, reader: StreamReader, writer: StreamWriter, *, back: bool = False) -> None:
+        flowing = self.flowing
         with suppress(OSError):
             while chunk := await reader.read(self.chunk):
                 await asyncio.sleep(self.seconds)
-                await self.flowing.wait()
+                await flowing.wait()
                 if back and len(chunk) >= self.left:
                     writer.write(chunk[: int(self.left)])
                     self.times -= 1

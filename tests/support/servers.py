@@ -48,7 +48,7 @@ def free_port() -> int:
 def program(name: str) -> str:
     path = shutil.which(name, path=SEARCH)
     if path is None:
-        raise ServerError(f"{name} is not installed: run tests/install-servers.sh")
+        raise ServerError(f"{name} is not installed: `make test` without ARGS installs what the tests need")
     return path
 
 

@@ -26,12 +26,13 @@ from tests.support.servers import free_port
 ROOT = Path(__file__).parents[2]
 START_WITHIN = 40.0  # STARTUP_TIMEOUT and what importing takes on a busy machine
 STOP_WITHIN = 20.0
-SIGN_UPS = itertools.count(1)
+SIGN_UPS = itertools.count(1)  # only with accounts
 
 Record = dict[str, Any]
 Environment = Mapping[str, object]
 
 
+# only with accounts:
 @dataclass(frozen=True)
 class Account:
     """A registered and logged-in account."""
@@ -55,6 +56,7 @@ class Account:
         return session_id
 
 
+# end only
 def clean_environment(env: Environment) -> dict[str, str]:
     """Only what was asked for: a variable of the machine that runs the tests must not change what they see.
 
@@ -161,6 +163,7 @@ class Service:
                 connection.sendall(sent)
             return read_all(connection)
 
+    # only with accounts:
     def sign_up(self, **chosen: str) -> Account:
         """Registers and logs in an account of its own."""
         number = next(SIGN_UPS)
@@ -188,6 +191,7 @@ class Service:
             tokens["refresh_token"],
         )
 
+    # end only
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from infra.sql.database import open_database
-from settings import load
 from tests.conftest import TEST_SETTINGS
+from tests.faults.scenarios import settings_for
 from tests.support.mysql_login import LoginServer
 from tests.support.servers import free_port
 from tests.support.service import parse, run_app
@@ -17,18 +17,19 @@ PASSWORD = "pässword %@"
 
 
 def log_in(server: LoginServer, mode: str) -> None:
-    settings = load(TEST_SETTINGS | server.environment() | {"SECRET_KEY": "k" * 32, "MYSQL_SSL_MODE": mode})
-
     async def open_and_close() -> None:
+        before = open_files()
         async with asyncio.timeout(10):
-            database = await open_database(settings)
-            async with database.primary.connection() as connection:
-                socket = connection.raw_connection._writer.get_extra_info("socket")  # noqa: SLF001
+            database = await open_database(settings_for(server.environment(), MYSQL_SSL_MODE=mode))
             await database.close()
-            while socket.fileno() != -1:  # noqa: ASYNC110 - TLS says good-bye both ways after close() has returned
+            while open_files() > before:  # noqa: ASYNC110 - TLS says good-bye both ways after close() has returned
                 await asyncio.sleep(0.01)
 
     asyncio.run(open_and_close())
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 @pytest.mark.parametrize("mode", ["preferred", "required"])
