@@ -37,6 +37,10 @@ async def without_operation(request: Request) -> None: ...
 
 
 @operation()
+async def without_methods(request: Request) -> None: ...
+
+
+@operation()
 async def twice(request: Request) -> None: ...
 
 
@@ -49,6 +53,7 @@ async def twice(request: Request) -> None: ...
 
 ROUTES = [
     Route("/v1/without-operation", without_operation),
+    Route("/v1/without-methods", without_methods),
     Route("/v1/twice", one, methods=["POST"]),
     Route("/v1/twice", twice, methods=["POST"]),
 ]
@@ -60,7 +65,7 @@ HANDLER = """
 {text}
 
 
-ROUTES.append(Route("{path}", {name}))
+ROUTES.append(Route("{path}", {name}, methods=["GET"]))
 """
 START = """
 import sys
@@ -166,6 +171,7 @@ WRONG = {
 }
 OTHERS = {
     "without_operation": "expected @operation() above it, or include_in_schema=False in its route",
+    "without_methods": "the route /v1/without-methods has no methods: expected methods=[...]",
     "forget_notes": f"no part calls hooks named note.deletd: expected one of {', '.join(CALLED)}",
 }
 
@@ -233,7 +239,7 @@ def test_a_handler_that_is_declared_well_is_not_named(messages: list[str], case:
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_a_route_without_an_operation_and_a_hook_that_nobody_calls_are_told(
+def test_a_route_that_lacks_something_and_a_hook_that_nobody_calls_are_told(
     messages: list[str], module: Path, name: str
 ) -> None:
     assert said_of(messages, module, name) == OTHERS[name]
