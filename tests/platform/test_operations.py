@@ -34,7 +34,7 @@ class Echo(Struct):
 
 
 class Sent(Headers):
-    sail_count: int | UnsetType
+    sail_count: int | UnsetType = UNSET
 
 
 @operation()
