@@ -18,6 +18,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from starlette.routing import Route
 
 import app
+from infra.base.ids import Id
 from infra.http.answers import Answer, Headers, Tagged
 from infra.http.etags import etag_of
 from infra.http.operations import operation
@@ -52,8 +53,14 @@ async def send(request: Request, number: int) -> Answer[Echo, Sent]:
     return Answer(Echo(number, "", None), Sent(number or UNSET))
 
 
+@operation()
+async def find(request: Request, found_id: Id) -> None:
+    assert found_id
+
+
 app.ROUTES.extend([
     Route("/v1/echo/{number}", echo, methods=["GET"]),
+    Route("/v1/found/{found_id}", find, methods=["GET"]),
     Route("/v1/touch/{name}", touch, methods=["PUT"]),
     Route("/v1/send/{number}", send, methods=["POST"]),
 ])
@@ -61,6 +68,7 @@ status = app.main([])
 sys.stdout.flush()
 os._exit(status)
 """
+ORIGIN = "https://app.example"
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +76,7 @@ def echoing() -> Iterator[Service]:
     class Echoing(Service):
         command = (sys.executable, "-c", SCRIPT)
 
-    with Echoing(TEST_SETTINGS) as service:
+    with Echoing({**TEST_SETTINGS, "CORS_ORIGINS": ORIGIN}) as service:
         yield service
 
 
@@ -91,6 +99,20 @@ def test_a_header_that_may_be_none_may_be_left_out(echoing: Service) -> None:
 def test_a_path_with_another_type_is_no_resource(echoing: Service, number: str) -> None:
     answer = echoing.client.get(f"/v1/echo/{number}", headers={"Trip-Key": "a"})
     assert (answer.status_code, answer.json()["detail"]) == (404, "no such resource")
+
+
+IDS = {
+    "01a20cc4-61db-78ba-be5f-cae656cb245f": 204,
+    "01A20CC4-61DB-78BA-BE5F-CAE656CB245F": 404,
+    "01a20cc461db78babe5fcae656cb245f": 404,
+    "01a20cc4-61db-78ba-be5f-cae656cb245f%0A": 404,
+    "x": 404,
+}
+
+
+@pytest.mark.parametrize("found_id", IDS)
+def test_an_id_in_a_path_is_one_as_ids_are_written(echoing: Service, found_id: str) -> None:
+    assert echoing.client.get(f"/v1/found/{found_id}").status_code == IDS[found_id]
 
 
 def test_a_text_in_a_path_holds_no_nul(echoing: Service) -> None:
@@ -133,3 +155,37 @@ def test_the_document_has_each_parameter_and_header(paths: dict[str, Any]) -> No
     assert {"404", "422"} <= described["responses"].keys()
     assert paths["/v1/touch/{name}"]["put"]["responses"]["204"]["headers"]["ETag"]["required"]
     assert not paths["/v1/send/{number}"]["post"]["responses"]["202"]["headers"]["Sail-Count"].get("required")
+
+
+def preflight(service: Service, header: str, method: str = "GET") -> int:
+    asked = {"Access-Control-Request-Method": method, "Access-Control-Request-Headers": header}
+    return service.client.options("/v1/echo/7", headers={"Origin": ORIGIN, **asked}).status_code
+
+
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [
+        ("Trip-Key", 200),
+        ("Times", 200),
+        ("Authorization", 200),
+        ("Content-Type", 200),
+        ("X-Request-ID", 200),
+        ("traceparent", 200),
+        ("Nobody-Reads-It", 400),
+    ],
+)
+def test_another_origin_may_send_the_headers_that_an_operation_reads(
+    echoing: Service, header: str, status: int
+) -> None:
+    assert preflight(echoing, header) == status
+
+
+@pytest.mark.parametrize(("method", "status"), [("PUT", 200), ("DELETE", 200), ("TRACE", 400)])
+def test_another_origin_may_use_the_methods_that_routes_have(echoing: Service, method: str, status: int) -> None:
+    assert preflight(echoing, "Trip-Key", method) == status
+
+
+def test_another_origin_may_read_the_headers_that_operations_answer(echoing: Service) -> None:
+    answer = echoing.client.get("/v1/echo/7", headers={"Origin": ORIGIN})
+    exposed = set(answer.headers["access-control-expose-headers"].split(", "))
+    assert exposed >= {"ETag", "Retry-After", "Sail-Count", "WWW-Authenticate", "X-Request-ID", "traceparent"}
