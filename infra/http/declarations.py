@@ -49,6 +49,8 @@ def handler_faults(route: Route, readers: Readers) -> Iterator[str]:
         if route.include_in_schema:
             yield NO_OPERATION
         return
+    if not route.methods:
+        yield f"the route {route.path} has no methods: expected methods=[...]"
     if not inspect.iscoroutinefunction(declared.handler):
         yield "expected `async def`"
     try:

@@ -11,7 +11,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from infra.http.answers import Answer, with_headers
-from infra.http.parameters import BODY_READERS, parameters_of
+from infra.http.parameters import parameters_of
 from infra.http.parts import Json, Reader
 from infra.http.problems import PROBLEM_HEADERS
 from infra.http.service_tokens import authenticate_service
@@ -90,8 +90,6 @@ class Operation:
         """Those that it reads."""
         if self.security:
             yield "Authorization"
-        if any(parameter.name in BODY_READERS for parameter in self.parameters):
-            yield "Content-Type"
         for parameter in self.parameters:
             if parameter.reader.headers:
                 yield from parameter.reader.headers.__struct_encode_fields__

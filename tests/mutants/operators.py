@@ -22,7 +22,8 @@ NAMES += ["ReplaceBreakWithContinue", "ReplaceContinueWithBreak", "ZeroIteration
 NAMES += ["ExceptionReplacer", "NumberReplacer", "RemoveDecorator"]
 CONDITION = r"[\w.]+ (?:IS (?:NOT )?NULL|(?:=|<>|[<>]=?) (?::\w+|[\w.]+))"
 CONDITIONS = (rf"(?<=WHERE ){CONDITION} AND ", rf" AND {CONDITION}")
-KEPT = {"import_name", "import_from", "string", "strings", "pass_stmt", "global_stmt", "nonlocal_stmt"}
+# An assert is there for mypy's sake, as ruff's S101 sees to; without __slots__ all goes on.
+KEPT = {"import_name", "import_from", "string", "strings", "pass_stmt", "global_stmt", "nonlocal_stmt", "assert_stmt"}
 
 
 class Own(Operator):  # type: ignore[misc]  # cosmic-ray has no types
@@ -46,8 +47,9 @@ class RemoveStatement(Own):
     def places(self, node: Any) -> list[Any]:
         if node.type != "simple_stmt" or node.children[0].type in KEPT:
             return []
-        declares = node.children[0].type == "expr_stmt" and node.children[0].children[1].type == "annassign"
-        return [] if declares else [node]
+        statement = node.children[0]
+        declares = statement.type == "expr_stmt" and statement.children[1].type == "annassign"
+        return [] if declares or statement.get_first_leaf().value in ("__slots__", "__all__") else [node]
 
     def mutate(self, node: Any, _: int) -> Any:
         first = node.children[0]

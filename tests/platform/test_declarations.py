@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from app import PARTS
 from tests.conftest import TEST_SETTINGS
 from tests.support.service import ROOT, clean_environment, parse
 
@@ -15,9 +16,9 @@ from msgspec import Struct
 from starlette.responses import Response
 from starlette.routing import Route
 
-from handlers.accounts.principal import Principal
 from infra.base.ids import Id
 from infra.http.answers import Answer, Tagged
+from infra.http.etags import IfMatch
 from infra.http.operations import operation
 from infra.http.pages import Page, PageQuery
 from infra.http.parameters import Header
@@ -29,10 +30,14 @@ class Note(Struct):
     id: Id
 
 
-async def forget_notes(transaction, account_id): ...
+async def forget_notes(transaction, note_id): ...
 
 
 async def without_operation(request: Request) -> None: ...
+
+
+@operation()
+async def without_methods(request: Request) -> None: ...
 
 
 @operation()
@@ -48,10 +53,11 @@ async def twice(request: Request) -> None: ...
 
 ROUTES = [
     Route("/v1/without-operation", without_operation),
+    Route("/v1/without-methods", without_methods),
     Route("/v1/twice", one, methods=["POST"]),
     Route("/v1/twice", twice, methods=["POST"]),
 ]
-PART = Part(hooks={"account.deletd": forget_notes})
+PART = Part(hooks={"note.deletd": forget_notes}, calls=["note.deleted"])
 """
 HANDLER = """
 
@@ -59,7 +65,7 @@ HANDLER = """
 {text}
 
 
-ROUTES.append(Route("{path}", {name}))
+ROUTES.append(Route("{path}", {name}, methods=["GET"]))
 """
 START = """
 import sys
@@ -73,10 +79,12 @@ app.ROUTES.extend(notes.ROUTES)
 """
 STARTS = {"python app.py": "sys.exit(app.main([]))", "uvicorn app:app": "app.app"}
 PATH = "/v1/notes/{note_id}"
-SOURCES = f"expected a name in the path {PATH}, a Header[...], a Struct, or one of IfMatch, Principal"
+TYPES = ["IfMatch", *(kind.__name__ for part in PARTS for kind in part.readers)]
+SOURCES = f"expected a name in the path {PATH}, a Header[...], a Struct, or one of {', '.join(TYPES)}"
+CALLED = sorted({"note.deleted", *(name for part in PARTS for name in part.calls)})
 # What handlers of /v1/notes/{note_id} look like, and what is said of them; a line for each fault.
 RIGHT = {
-    "everything": "async def handler(request: Request, principal: Principal, note_id: Id, body: Note) -> Note: ...",
+    "everything": "async def handler(request: Request, note_id: Id, if_match: IfMatch, body: Note) -> Note: ...",
     "a header": "async def handler(request: Request, note_id: int, key: Header[str | None]) -> None: ...",
     "a page": "async def handler(request: Request, note_id: Id, query: PageQuery) -> Page[Note]: ...",
     "an answer's headers": "async def handler(request: Request, note_id: Id) -> Answer[Note, Tagged]: ...",
@@ -163,7 +171,8 @@ WRONG = {
 }
 OTHERS = {
     "without_operation": "expected @operation() above it, or include_in_schema=False in its route",
-    "forget_notes": "no part calls hooks named account.deletd: expected one of account.deleted",
+    "without_methods": "the route /v1/without-methods has no methods: expected methods=[...]",
+    "forget_notes": f"no part calls hooks named note.deletd: expected one of {', '.join(CALLED)}",
 }
 
 Said = dict[str, str]
@@ -230,7 +239,7 @@ def test_a_handler_that_is_declared_well_is_not_named(messages: list[str], case:
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_a_route_without_an_operation_and_a_hook_that_nobody_calls_are_told(
+def test_a_route_that_lacks_something_and_a_hook_that_nobody_calls_are_told(
     messages: list[str], module: Path, name: str
 ) -> None:
     assert said_of(messages, module, name) == OTHERS[name]

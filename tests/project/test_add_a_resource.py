@@ -69,11 +69,12 @@ def run(command: list[str], folder: Path) -> None:
 
 
 def edit(file: Path, diff: str) -> None:
-    lines = diff.splitlines()
     text = file.read_text()
-    for old, new in zip(lines[::2], lines[1::2], strict=True):
-        assert (old[0], new[0], text.count(f"\n{old[1:]}\n")) == ("-", "+", 1), f"{old}: not a line of {file.name}"
-        text = text.replace(old[1:], new[1:])
+    for hunk in re.split("^@@.*\n", diff, flags=re.MULTILINE)[1:]:
+        lines = hunk.splitlines(keepends=True)
+        old, new = ("".join(line[1:] for line in lines if line[0] in kept) for kept in (" -", " +"))
+        assert text.count(old) == 1, f"{file.name} doesn't have, once:\n{old}"
+        text = text.replace(old, new)
     file.write_text(text)
 
 

@@ -66,7 +66,7 @@ TABLE = {
     },
 }
 # Made beside this page, not there yet.
-TARGETS_TO_COME = {"migration", "mutants", "new", "release", "test-quick"}
+TARGETS_TO_COME = {"mutants", "new", "release", "test-quick"}
 
 
 def text_of(page: str) -> str:
@@ -123,7 +123,8 @@ def test_each_link_leads_to_a_file_and_a_heading_that_are_there(page: str) -> No
 @pytest.mark.parametrize("page", PAGES)
 def test_each_file_that_is_named_is_there(page: str) -> None:
     named = re.findall(r"`((?:deploy|docs|infra|handlers|tests|examples|benchmarks)/[\w./-]*)`", text_of(page))
-    assert [name for name in named if not (ROOT / name).exists()] == []
+    made = {"docs/add-a-resource.md": {"handlers/notes.py", "tests/test_notes.py"}}.get(page, set())
+    assert [name for name in named if not (ROOT / name).exists() and name not in made] == []
 
 
 def test_no_picture_has_a_semicolon() -> None:
