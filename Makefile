@@ -19,7 +19,8 @@ LOCAL   := [ -n "$$ENV_FILE" ] || [ ! -e .env ] || export ENV_FILE=.env; \
 PEERS   := fastapi litestar blacksheep
 
 MAKEFLAGS += --no-print-directory
-.PHONY: help run dev test test-quick test-image soak lint format lock bench bench-check bench-lock sbom release migrate migration settings clean
+.PHONY: help run dev test test-quick test-image soak mutants lint format lock bench bench-check bench-lock \
+        sbom release migrate migration settings new clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +45,9 @@ test-image: .venv/dev ## build the image and run it confined, on the Docker engi
 soak: .venv/dev ## play every fault, many times and for a quarter of an hour (ARGS="--scale 0.02 --minutes 1" for less)
 	@tests/install-servers.sh
 	@$(BIN)/python -m tests.soak $(ARGS)
+
+mutants: .venv/dev ## break lines in a copy and see which breaks no test notices (ARGS="--room infra/sql --sample 5 --seed 2")
+	@tests/install-servers.sh && $(BIN)/python -m tests.mutants $(ARGS)
 
 lint: .venv/dev ## check style, format, types, and the packages for known vulnerabilities (where there is a network)
 	@$(BIN)/ruff check --quiet && $(BIN)/ruff format --quiet --check
@@ -84,6 +88,9 @@ migration: .venv/run ## make the file of the next migration (NAME=add_notes)
 
 settings: .venv/run ## list every environment variable, its value and where that came from (ARGS="--format json|env|markdown")
 	@$(LOCAL) exec $(BIN)/python settings.py $(ARGS)
+
+new: ## make a service of another name out of this one (NAME=harbour-master DIR=../harbour WITHOUT=accounts,events)
+	@$(PYTHON) -m tools.new "$(NAME)" "$(DIR)" "$(WITHOUT)"
 
 clean: ## remove what make made (./data, your accounts, stays)
 	@rm -rf .venv benchmarks/.venvs .cache sbom.json .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -6,14 +6,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple, Self
 
 from benchmarks.subjects import ROOT
-from handlers.accounts.passwords import scrypt_hash
+from handlers.accounts.passwords import OWASP, scrypt_hash
 from handlers.accounts.tokens import TokenKeys, new_refresh_token, refresh_token_hash
 from infra.base.ids import new_id
+from settings import NAME
 from tests.support.servers import MariaDB, Redis
 
 SECRET_KEY = "benchmarks " * 4
@@ -42,8 +44,8 @@ class World:
         )
         self.redis = self.stack.enter_context(Redis())
         self.folder = Path(self.stack.enter_context(tempfile.TemporaryDirectory()))
-        self.keys = TokenKeys(SECRET_KEY, (), YEAR)
-        self.password_hash = scrypt_hash(PASSWORD)
+        self.keys = TokenKeys(NAME, SECRET_KEY, (), YEAR)
+        self.password_hash = scrypt_hash(PASSWORD, OWASP)
         self.database = self.mariadb.create_database()
         self.migrate()
         self.logins = self.log_in(self.add_accounts(ACCOUNTS), each=1)
@@ -61,7 +63,7 @@ class World:
         shared = {**SETTINGS, "DATA_DIR": str(self.folder), "PEER_LOG_FILE": str(self.folder / "peer.log")}
         return {**shared, **self.mariadb.environment(self.database), **(self.redis.environment() if redis else {})}
 
-    def insert(self, table: str, columns: str, rows: list[tuple[object, ...]]) -> None:
+    def insert(self, table: str, columns: str, rows: Sequence[tuple[object, ...]]) -> None:
         for start in range(0, len(rows), 1000):
             part = rows[start : start + 1000]
             marks = ", ".join(f"({', '.join(['%s'] * len(part[0]))})" for _ in part)

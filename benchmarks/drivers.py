@@ -9,25 +9,23 @@ import aiomysql
 import uvloop
 
 from infra.redis.client import new_client
-from settings import load
+from settings import NAME, load
 
 CONCURRENCY = 32
-_, SERVER, ACCOUNT, SESSION, SECONDS = sys.argv
 QUERY = (
     "SELECT a.id, a.username, a.email, a.created_at, a.updated_at, s.expires_at FROM sessions s"
     " JOIN accounts a ON a.id = s.account_id WHERE s.account_id = %s AND s.id = %s AND s.expires_at > %s"
 )
 
 
-async def redis(seconds: float) -> float:
+async def redis(account_id: str, session_id: str, seconds: float) -> float:
+    keys = [f"{NAME}:{{{account_id}}}:{name}" for name in ("account", f"session:{session_id}")]
     async with new_client(load()) as client:
-        await client.set(f"berth:{{{ACCOUNT}}}:account", b"x" * 180)
-        return await rate(
-            lambda: client.mget([f"berth:{{{ACCOUNT}}}:account", f"berth:{{{ACCOUNT}}}:session:b"]), seconds
-        )
+        await client.set(keys[0], b"x" * 180)
+        return await rate(lambda: client.mget(keys), seconds)
 
 
-async def mysql(seconds: float) -> float:
+async def mysql(account_id: str, session_id: str, seconds: float) -> float:
     settings = load()
     pool = await aiomysql.create_pool(
         host=settings.mysql_host,
@@ -41,7 +39,7 @@ async def mysql(seconds: float) -> float:
 
     async def read() -> None:
         async with pool.acquire() as connection, connection.cursor() as cursor:
-            await cursor.execute(QUERY, (ACCOUNT, SESSION, 0))
+            await cursor.execute(QUERY, (account_id, session_id, 0))
             await cursor.fetchall()
 
     return await rate(read, seconds)
@@ -61,6 +59,8 @@ async def rate(read, seconds: float) -> float:
 
 
 if __name__ == "__main__":
+    server, account_id, session_id, seconds = sys.argv[1:]
+    read_at = {"redis": redis, "mysql": mysql}[server]
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        print(runner.run({"redis": redis, "mysql": mysql}[SERVER](float(SECONDS))), flush=True)
+        print(runner.run(read_at(account_id, session_id, float(seconds))), flush=True)
     os._exit(0)

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -13,7 +14,7 @@ from tests.support.servers import free_port
 ROOT = Path(__file__).parent.parent
 PEERS = ROOT / "benchmarks/peers"
 VENVS = ROOT / "benchmarks/.venvs"
-BERTH_PYTHON = str(ROOT / ".venv/bin/python")
+BERTH_PYTHON = sys.executable
 
 
 class Subject(NamedTuple):

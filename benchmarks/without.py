@@ -14,7 +14,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import app
-from infra import request_limits, requests, time_limits
+from infra.base import time_limits
+from infra.http import frame, limits
 from infra.logs import RequestContext
 from infra.metrics.counters import RequestMetrics
 
@@ -65,17 +66,17 @@ def leave_out(owner: Any, name: str, *marks: str) -> None:
 
 
 def without_access_log() -> None:
-    put(requests.Exchange, "write_line", only_observe)
+    put(frame.Exchange, "write_line", only_observe)
 
 
 def without_trace_headers() -> None:
     context = RequestContext("", "", "", sampled=False)
-    put(requests, "context_of", lambda headers: context)
-    leave_out(requests.Exchange, "send", "x-request-id", "traceparent")
+    put(frame, "context_of", lambda headers: context)
+    leave_out(frame.Exchange, "headers_of", "x-request-id", "traceparent")
 
 
 def without_metrics() -> None:
-    leave_out(requests.Frame, "__call__", "metrics.in_flight")
+    leave_out(frame.Frame, "__call__", "metrics.in_flight")
     put(RequestMetrics, "observe", lambda *_: None)
 
 
@@ -85,7 +86,7 @@ def without_time_outs() -> None:
 
 
 def without_body_limit() -> None:
-    put(request_limits, "RequestBody", UncountedBody)
+    put(limits, "RequestBody", UncountedBody)
 
 
 REMOVALS = {

@@ -21,7 +21,7 @@ RAN_AGAINST: dict[str, str] = {}
 # What `make test-quick` leaves out: whatever starts a server, a browser or a service of its own, and what else is slow.
 SLOW = re.compile(
     r"/tests/(deploy|fast|faults|image|project)/"
-    r"|/test_(docs|errors|log_pipelines|make|outbox|pools|sign_in_limits|start|tls)\.py$"
+    r"|/test_(docs|errors|log_pipelines|make|mysql_login|outbox|pools|sign_in_limits|start|tls)\.py$"
 )
 STARTS = re.compile("mariadb|mysql|redis|migrated|start_service|QuickService|Browser|MariaDB|Redis")
 

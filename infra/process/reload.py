@@ -13,7 +13,7 @@ POLL = 0.1  # seconds between two looks at the files
 GRACE = 0.15  # seconds for a program that is out of date to end in order; nobody waits for its drain
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
-Files = dict[str, tuple[int, int]]
+Files = dict[str, int]  # a path, and when it was last written
 
 
 def main(arguments: list[str]) -> int:
@@ -57,7 +57,7 @@ def watch(program: subprocess.Popen[bytes], seen: Files, received: list[int]) ->
 
 
 def files(folder: Path) -> Files:
-    """What is looked at, with time and size; not what is hidden, like .venv."""
+    """What is looked at; not what is hidden, like .venv."""
     found: Files = {}
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith((".", "__"))]
@@ -70,8 +70,7 @@ def stamps(paths: list[str]) -> Files:
     found: Files = {}
     for path in paths:
         with contextlib.suppress(OSError):  # it went meanwhile
-            status = os.stat(path)  # noqa: PTH116
-            found[path] = status.st_mtime_ns, status.st_size
+            found[path] = os.stat(path).st_mtime_ns  # noqa: PTH116
     return found
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from handlers.accounts import passwords
 from infra.base.errors import Unavailable
-from tests.conftest import StartService
-from tests.faults.load import ask
+from tests.conftest import TEST_SETTINGS, StartService
+from tests.faults.load import QuickService, ask
 from tests.faults.scenarios import Environment, connections, eventually, locked_row
 from tests.support.servers import MariaDB
 from tests.support.service import Service
@@ -119,29 +119,41 @@ def fill_stdout(service: Service) -> None:
         service.client.get("/nothing", headers={"User-Agent": "x" * 8000})
 
 
+class Unread(QuickService):
+    """Nobody reads its stdout until it is `opened`."""
+
+    def __init__(self, env: Environment) -> None:
+        self.opened = threading.Event()
+        super().__init__(env)
+
+    def read_output(self) -> None:
+        self.opened.wait(60)
+        super().read_output()
+
+
+class Closed(Unread):
+    """Its stdout is closed at the other end."""
+
+    def read_output(self) -> None:
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
 @pytest.mark.parametrize("how", ["closed", "stalled", "slow"])
-def test_a_stdout_that_is_closed_stalled_or_slow_costs_lines_and_nothing_else(
-    start_service: StartService, monkeypatch: pytest.MonkeyPatch, how: str
-) -> None:
-    opened = threading.Event()
-    if how == "closed":
-        monkeypatch.setattr(Service, "_read_output", lambda self: self.process.stdout.close())
-    else:
-        read = Service._read_output  # noqa: SLF001 - what nobody does here is read it
-        monkeypatch.setattr(Service, "_read_output", lambda self: (opened.wait(60), read(self)))
-    service = start_service(LOG_LEVEL="DEBUG")
-    before = int(Path(f"/proc/{service.pid}/statm").read_text().split()[1])
-    started = time.monotonic()
-    for _ in range(25):
-        fill_stdout(service)
-        if how == "slow" and not opened.is_set():
-            opened.set()
-    assert time.monotonic() - started < 30
-    assert int(Path(f"/proc/{service.pid}/statm").read_text().split()[1]) - before < 30 * 256  # pages: 30 MiB
-    opened.set()
-    if how == "stalled":
-        assert service.wait_for_log(message="log lines were dropped because they could not be written fast enough")
-    assert service.client.get("/health/live").status_code == 200
+def test_a_stdout_that_is_closed_stalled_or_slow_costs_lines_and_nothing_else(how: str) -> None:
+    with (Closed if how == "closed" else Unread)(TEST_SETTINGS | {"LOG_LEVEL": "DEBUG"}) as service:
+        before = int(Path(f"/proc/{service.pid}/statm").read_text().split()[1])
+        started = time.monotonic()
+        for _ in range(25):
+            fill_stdout(service)
+            if how == "slow":
+                service.opened.set()
+        assert time.monotonic() - started < 30
+        assert int(Path(f"/proc/{service.pid}/statm").read_text().split()[1]) - before < 30 * 256  # pages: 30 MiB
+        service.opened.set()
+        if how == "stalled":
+            service.wait_for_log(message="log lines were dropped because they could not be written fast enough")
+        assert service.client.get("/health/live").status_code == 200
 
 
 def slow_hash(password: str, cost: passwords.Cost) -> str:

@@ -10,13 +10,14 @@ from tests.conftest import StartService
 from tests.faults.scenarios import Environment, list_sessions, play
 from tests.support.proxy import Proxy
 
-CONNECTIONS = 4  # that are open before the first answer is lost: none is made meanwhile
-
 
 @pytest.fixture
 def through(mysql_env: Environment, mysql_proxy: Proxy) -> Environment:
-    """Settings of a service that reaches the database through the proxy."""
-    return {**mysql_env, "MYSQL_PORT": str(mysql_proxy.port), "MYSQL_POOL_MIN_SIZE": str(CONNECTIONS)}
+    """Settings of a service that reaches the database through the proxy.
+
+    On one connection: the next is made anew, so that the second answer that is lost is a server's greeting.
+    """
+    return {**mysql_env, "MYSQL_PORT": str(mysql_proxy.port), "MYSQL_POOL_MAX_SIZE": "1"}
 
 
 @pytest.mark.parametrize(("lost", "status"), [(0, 200), (1, 200), (2, 503)])

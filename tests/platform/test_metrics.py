@@ -65,9 +65,9 @@ def test_a_request_is_counted_and_timed_under_its_route_template(service: Servic
     before = scrape(service)
     service.client.delete("/v1/auth/sessions/no-such-one", headers=account.headers)
     after = scrape(service)
-    template = ("DELETE", "/v1/auth/sessions/{id}", 404)
+    template = ("DELETE", "/v1/auth/sessions/{session_id}", 404)
     assert requests(after, *template) - requests(before, *template) == 1
-    assert value(after, f"{DURATION}_sum", http_route="/v1/auth/sessions/{id}") > 0
+    assert value(after, f"{DURATION}_sum", http_route="/v1/auth/sessions/{session_id}") > 0
     assert "no-such-one" not in str(after)
 
 

@@ -51,7 +51,7 @@ def test_without_tls_the_password_stays_and_the_last_line_says_what_is_needed(
     tmp_path: Path, mode: str, tls: bool, command: tuple[str, ...]
 ) -> None:
     with LoginServer(tmp_path, PASSWORD, tls=tls) as server:
-        env = TEST_SETTINGS | server.environment() | {"MYSQL_SSL_MODE": mode, "STARTUP_TIMEOUT": "0.7"}
+        env = TEST_SETTINGS | server.environment() | {"MYSQL_SSL_MODE": mode, "STARTUP_TIMEOUT": "30"}
         done = run_app(*command, env=env | {"DATA_DIR": tmp_path, "HOST": "127.0.0.1", "PORT": free_port()})
         assert not any(PASSWORD.encode() in sent for sent in server.received)
     assert done.returncode == os.EX_CONFIG, done.stdout

@@ -16,7 +16,7 @@ import pymysql
 import pytest
 
 from infra.sql.schema import lock_name
-from settings import NAME
+from settings import NAME, VERSION
 from tests.conftest import TEST_SETTINGS, StartService
 from tests.support.proxy import Proxy
 from tests.support.servers import MariaDB, Redis, free_port, wait_until
@@ -315,7 +315,7 @@ def test_a_migration_that_another_one_holds_up_for_too_long_ends_with_69(mariadb
 
 
 def test_a_database_may_have_as_long_a_name_as_mysql_allows(mariadb: MariaDB) -> None:
-    name = f"berth_{'x' * 58}"
+    name = "berth_".ljust(64, "x")
     mariadb.sql(f"CREATE DATABASE {name}")
     assert run_app("migrate", env={**TEST_SETTINGS, **mariadb.environment(name)}).returncode == 0
     [row] = mariadb.sql(f"SELECT CHAR_LENGTH({lock_name(NAME)}) AS length", database=name)
@@ -454,6 +454,11 @@ def test_help_tells_the_commands_and_ends_with_0() -> None:
     done = run_app("--help", env={})
     assert (done.returncode, done.stderr) == (0, "")
     assert "python app.py migrate" in done.stdout
+
+
+def test_version_tells_name_and_version_and_reads_no_setting() -> None:
+    done = run_app("--version", env={"PORT": "x"})
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{NAME} {VERSION}\n", "")
 
 
 def test_an_unknown_command_ends_with_64() -> None:

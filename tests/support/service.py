@@ -101,12 +101,13 @@ class Service:
                 self.command, cwd=ROOT, env=self.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr
             )
         self.pid = self.process.pid
-        self.reader = threading.Thread(target=self._read_output, daemon=True)
+        self.reader = threading.Thread(target=self.read_output, daemon=True)
         self.reader.start()
         if wait:
             self.wait_until_started()
 
-    def _read_output(self) -> None:
+    def read_output(self) -> None:
+        """In a thread of its own, from its start to its end."""
         assert self.process.stdout is not None
         with self.process.stdout as stdout:
             for line in stdout:

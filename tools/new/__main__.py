@@ -71,7 +71,7 @@ def checked_folder(folder: Path) -> Path:
         raise RefusedError(f"DIR is {str(folder)!r}: expected a folder outside this one")
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         raise RefusedError(f"DIR is {str(folder)!r}: expected a folder that can be written to")
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and {each.name for each in folder.iterdir()} - {".git"}:  # docs/upgrading.md empties a worktree
         raise RefusedError(f"DIR is {str(folder)!r}: expected a folder that is empty, or not there yet")
     return folder
 
@@ -145,13 +145,19 @@ def copied(path: str, content: bytes, name: Name, without: Collection[str], vers
     if b"\0" in content or path == "LICENSE" or path.startswith("infra/http/swagger_ui/LICENSE"):
         return content
     text: str | None = content.decode()
-    for step in (cut_marks, cut_variables, cut_words, cut_texts):
+    for step in (cut_marks, cut_variables, cut_texts, cut_words):
         text = step(path, text, without) if text is not None else None
     if text is None:
         return None
     if path.endswith(".py") and text != content.decode():
         text = cut.unused_imports(text)
-    return name(text.replace(version, FIRST_VERSION), path).encode()
+    return name(own_versions(text, version), path).encode()
+
+
+def own_versions(text: str, version: str) -> str:
+    """Where `make release` puts them: a package of another's may have the same one."""
+    before = r'(?m)((?:^VERSION = "|^version = "|VERSION=|/[a-z0-9-]+:|newTag: |refs/tags/v))'
+    return re.sub(rf"{before}{re.escape(version)}(?![0-9.])", rf"\g<1>{FIRST_VERSION}", text)
 
 
 def cut_marks(path: str, text: str, without: Collection[str]) -> str:
@@ -167,7 +173,7 @@ def cut_variables(path: str, text: str, without: Collection[str]) -> str:
 def cut_words(path: str, text: str, without: Collection[str]) -> str | None:
     file = path.rpartition("/")[2]
     if re.fullmatch(r"tests/.*\b(test_\w+|conftest|scenarios)\.py", path) and (found := words(without, "tests")):
-        left = cut.tests(text, found)
+        left = cut.tests(text, found, alone=file.startswith("test_"))
         return left if not file.startswith("test_") or re.search(r"(?m)^(?:async )?def test_", left) else None
     if path.endswith(".md") and (found := words(without, "pages")):
         return cut.page(text, found)

@@ -46,7 +46,7 @@ def belongs(parts: str, left_out: Collection[str]) -> bool:
 
 def variables(text: str, names: Collection[str]) -> str:
     """The text without the lines that begin with one of these settings, and a template's comment above it."""
-    pattern = "|".join(names) + "|" + "|".join(f"{name.lower()}: " for name in names)
+    pattern = "|".join(names) + "|" + "|".join(f"{name.lower()}(?=: )" for name in names)
     text = re.sub(rf"(?m)^# .*\n#(?:{pattern})=.*\n\n?", "", text)
     return re.sub(rf"(?m)^[ \"(|`-]*(?:\{{name: )?(?:{pattern})(?:_FILE)?(?!\w).*\n", "", text)
 
@@ -54,8 +54,8 @@ def variables(text: str, names: Collection[str]) -> str:
 # Python: tests by the words in them, imports that nothing uses any more
 
 
-def tests(text: str, words: re.Pattern[str]) -> str:
-    """A module without what has the words in it, what needs that, and what only that needed."""
+def tests(text: str, words: re.Pattern[str], *, alone: bool) -> str:
+    """A module without what has the words in it, and what needs that; when it stands alone, what only that needed."""
     nodes = [node for node in ast.parse(text).body if named(node)]
     users = {name: {id(node) for node in nodes if mentions(node, name)} for node in nodes for name in named(node)}
     lines = text.split("\n")
@@ -66,7 +66,7 @@ def tests(text: str, words: re.Pattern[str]) -> str:
         for node in nodes:
             uses_gone = any(id(node) in users[name] for other in nodes if id(other) in gone for name in named(other))
             asked_for = set().union(*(users[name] for name in named(node))) - {id(node)}
-            if uses_gone or (asked_for and asked_for <= gone):
+            if uses_gone or (alone and asked_for and asked_for <= gone):
                 gone.add(id(node))
     return without_lines(text, [(first_line(node, lines), node.end_lineno or 0) for node in nodes if id(node) in gone])
 
@@ -164,8 +164,11 @@ def page(text: str, words: re.Pattern[str]) -> str:
             continue
         following = next((each for each in units[number + 1 :] if each.strip()), "")
         announces = unit.rstrip().endswith(":") and following.startswith("```") and words.search(following)
-        if not words.search(unit):
-            kept += [] if announces else [unit]
+        is_code = unit.startswith("```") and not unit.startswith("```mermaid")
+        if is_code and (block := commands(unit, words)):
+            kept.append(block)
+        elif not words.search(unit):
+            kept += [] if announces and not commands(following, words) else [unit]
         elif level:
             kept.append(unit)
         elif not unit.startswith(("```", "|", "    ")) and (rest := sentences(unit, words)) and not announces:
@@ -200,6 +203,14 @@ def units_of(text: str) -> Iterator[str]:
                 yield line
     if unit:
         yield "\n".join(unit)
+
+
+def commands(block: str, words: re.Pattern[str]) -> str:
+    """A code block without its commands, which may go on over several lines, that have the words in them."""
+    head, *lines, tail = block.split("\n")
+    every = re.findall(r"(?:.*\\\n)*.*\n?", "\n".join(lines))
+    rest = "".join(each for each in every if not words.search(each)).strip("\n")
+    return f"{head}\n{rest}\n{tail}" if rest else ""
 
 
 def sentences(unit: str, words: re.Pattern[str]) -> str:

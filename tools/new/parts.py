@@ -29,6 +29,13 @@ class Rule(NamedTuple):
 NO_MYSQL = "unset: SQLite in DATA_DIR, which one instance alone can use and must keep"
 PARTS = ("accounts", "events")
 
+# Tests that are about the key and about what dev and prod require, though their words don't say so.
+OF_SETTINGS = (
+    r"def test_(?:is_required|all_problems_are_reported|a_wrong_value_is_not_called_missing|secrets_holds"
+    r"|a_bad_secret_in_a_file|a_data_dir_that_cannot|printing_makes_no_key|\w*_(?:kept_key|previous_key)_)"
+    r"|def test_(?:a_key_|no_key_|two_data_dirs|processes_that_start_at_once_have_the_same_key)"
+)
+
 RULES = (
     Rule(
         paths=(
@@ -49,8 +56,8 @@ RULES = (
             "tools",
         ),
         targets=("bench", "bench-check", "bench-lock", "benchmarks/.venvs/%/made", "mutants", "new", "soak"),
-        pages=r"(?:performance|reliability|CHANGELOG|CONTRIBUTING|SECURITY)\.md|\bbenchmarks/|"
-        r"make (?:bench|mutants|new|soak)",
+        pages=r"(?:performance|reliability|CONTRIBUTING|SECURITY)\.md|\bbenchmarks/|"
+        r"make (?:bench|mutants|soak)",
         texts=(
             ("PEERS   := fastapi litestar blacksheep\n\n", ""),
             (" benchmarks/.venvs .cache", " .cache"),
@@ -79,9 +86,11 @@ RULES = (
         ),
         variables=("SECRET_KEY", "SECRET_KEY_PREVIOUS", "ACCESS_TOKEN_TTL", "REFRESH_TOKEN_TTL", "LOGIN_RATE_LIMIT"),
         tests=r"sign_up|log_in|/v1/auth|\b[aA]ccounts?\b|_account\b|account_|handlers\.accounts"
-        r"|tests\.faults\.(?:hang_ups|load|overload|quick_app|races|stops|troubles)",
+        r"|\.secret_key\b|secret_key(?=[\"\'])|tests\.faults\.(?:hang_ups|load|overload|quick_app|races|stops|troubles)"
+        r"|Registration|\bsamples\(|" + OF_SETTINGS,
         pages=r"(?i:(?<!service )\baccounts?\b|\bsessions?\b|sign-in|signs? in|\blog-?(?:in|out)s?\b|password hash"
-        r"|(?:access|refresh)[ _]token|secret_key|introspect|login_rate|/v1/auth|password is hashed)",
+        r"|(?:access|refresh)[ _]token|secret_key|introspect|login_rate|/v1/auth|password is hashed|password waits"
+        r"|the route is a 404)",
         entries=r"account|session|password|cache_reads",
         texts=(
             ('"examples", ', ""),
@@ -91,7 +100,25 @@ RULES = (
             (" and /v1/auth/introspect", ""),
             ("where local and test keep SQLite's file and the secret key", "where SQLite's file is kept"),
             (".sessions.purge", ".events.purge"),
+            ("deletes expired sessions, refresh tokens and event ids", "deletes expired event ids"),
             ("expired sessions", "expired events"),
+            (": it knows nothing of accounts, you copy it and leave it alone", ", which you leave alone"),
+            ("`principal: Principal` lets in who is logged in, ", ""),
+            ("./data, your accounts, stays", "./data stays"),
+            ("-k login -x", "-k ready -x"),
+            (", and escape LOGIN_RATE_LIMIT", ""),
+            ("; `handlers/accounts/` is the business, and a service without accounts does without it", ""),
+            ("`audit` (who did what to an account)", "`audit` (who did what)"),
+            (" or a refused sign-in", ""),
+            (", password hashes at work and queued", ""),
+            (" A session that was ended elsewhere may be honoured for up to 60 s, as long as Redis keeps it.", ""),
+            ("UTC in each session", "UTC on each connection"),
+            ("it keeps accounts in SQLite", "it keeps its data in SQLite"),
+            ("deletes every account", "deletes all data"),
+            ("redis_password secret_key;", "redis_password;"),
+            (", `REDIS_PASSWORD` and `SECRET_KEY`:", " and `REDIS_PASSWORD`:"),
+            ("the last three come from files", "the last two come from files"),
+            ("and five secrets", "and four secrets"),
             ("Accounts and sessions as one container-native ASGI service", "A container-native ASGI service"),
         ),
     ),
@@ -111,7 +138,14 @@ RULES = (
         pages=r"K_SINK|K_CE_OVERRIDES|/v1/events|[oO]utbox|[Dd]omain events?|CloudEvent|PingSource|SinkBinding"
         r"|event_deliveries|events\.(?:deliver|purge)|ce-type",
         entries=r"event_deliveries",
-        texts=(("/v1/events and ", ""),),
+        texts=(
+            ("/v1/events and ", ""),
+            ("`root`, `events`: what", "`root`: what"),
+            (
+                "CloudEvents in and out: scheduled work, the outbox, the sink",
+                "what a request that holds an event is read into",
+            ),
+        ),
     ),
     Rule(
         ("accounts", "events"),

@@ -1,0 +1,63 @@
+"""`make mutants`: what it breaks, which tests it runs for that, and that what it leaves out is still there."""
+
+import pytest
+from cosmic_ray.ast import ast_nodes, get_ast
+from cosmic_ray.mutating import mutate_code
+
+from tests.mutants.__main__ import equivalents
+from tests.mutants.operators import OPERATORS
+from tests.mutants.rooms import LEFT_OUT, ROOMS, ROOT, modules
+
+SOURCE = '''
+async def end(database, values):
+    """A docstring."""
+    async with asyncio.timeout(5):
+        await database.execute("DELETE FROM sessions WHERE account_id = :a AND id = :b AND spent_at IS NULL", values)
+    return connect(values, connect_timeout=5) if len(values) > 1 else False
+'''
+
+
+def mutants(source: str) -> set[str]:
+    """The lines that any operator makes of any of these."""
+    made: set[str] = set()
+    for operator in OPERATORS:
+        places = sum(len(list(operator.mutation_positions(node))) for node in ast_nodes(get_ast(source)))
+        for occurrence in range(places):
+            lines = mutate_code(source, operator, occurrence).splitlines()
+            made |= {line.strip().replace("( ", "(") for line in lines}
+    return made - {line.strip() for line in source.splitlines()}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "pass",
+        "async with asyncio.timeout(None):",
+        "async with asyncio.timeout(6):",
+        "return connect(values, connect_timeout=None) if len(values) > 1 else False",
+        "return connect(values, connect_timeout=5) if len(values) >= 1 else False",
+        "return connect(values, connect_timeout=5) if len(values) > 1 else True",
+        'await database.execute("DELETE FROM sessions WHERE id = :b AND spent_at IS NULL", values)',
+        'await database.execute("DELETE FROM sessions WHERE account_id = :a AND spent_at IS NULL", values)',
+        'await database.execute("DELETE FROM sessions WHERE account_id = :a AND id = :b", values)',
+    ],
+)
+def test_a_statement_a_condition_a_bound_and_a_time_out_are_broken(line: str) -> None:
+    assert line in mutants(SOURCE)
+
+
+def test_a_docstring_is_left_alone() -> None:
+    assert mutants('"""A docstring."""\nimport os\n') == set()
+
+
+def test_every_module_belongs_to_a_room_with_tests() -> None:
+    files = [path for room in ("handlers", "infra") for path in (ROOT / room).rglob("*.py") if path.read_text()]
+    without = {str(path.relative_to(ROOT)) for path in files} - {str(path) for room in ROOMS for path in modules(room)}
+    assert without == LEFT_OUT
+    assert [name for tests in ROOMS.values() for name in tests if not (ROOT / name).exists()] == []
+
+
+def test_what_is_left_out_as_equivalent_is_still_in_the_code() -> None:
+    assert equivalents()
+    for path, old, _ in equivalents():
+        assert all(line.strip() in (ROOT / path).read_text(encoding="utf-8") for line in old.split("\n")), (path, old)
