@@ -27,6 +27,7 @@ class Subject(NamedTuple):
     options: tuple[str, ...] = ()  # of Python
     script: str = "app.py"
     arguments: tuple[str, ...] = ()
+    folder: Path = ROOT  # of Berth
 
     @property
     def python(self) -> str:
@@ -58,7 +59,7 @@ class Service:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         own = {"HOST": "127.0.0.1", "PORT": str(self.port), "PATH": os.environ["PATH"], "TMPDIR": "/tmp"}
-        folder = PEERS if subject.module else ROOT
+        folder = PEERS if subject.module else subject.folder
         with Path(log).open("wb") as kept:
             self.reader = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=kept)
         self.started = time.perf_counter()
