@@ -21,14 +21,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 import handlers
 import settings as environment
-from handlers import (
-    accounts,  # only with accounts
-    docs,
-    events,  # only with events
-    health,
-    metrics,
-    root,
-)
+from handlers import accounts, docs, events, health, metrics, root
 from infra import fast, logs
 from infra.base.errors import StartupError
 from infra.http.app import bind, make_app
@@ -36,16 +29,13 @@ from infra.http.cors import Cors
 from infra.http.declarations import forgotten
 from infra.http.frame import Frame
 from infra.http.limits import RequestLimits
-from infra.http.parts import Part
 from infra.process.commands import run_migrations, run_task
 from infra.process.lifespan import open_parts, open_platform, tasks_of
 from infra.process.server import serve
 from infra.process.startup import load_or_exit, tell
 from settings import Settings
 
-PARTS: list[Part] = [
-    accounts.PART,  # only with accounts
-]
+PARTS = [accounts.PART]
 TASKS = tasks_of(PARTS, environment.EVENTS)
 
 ROUTES = [

@@ -49,7 +49,11 @@ def openapi_document(app: Starlette, settings: Settings, description: str) -> by
     security = {name: scheme for *_, operation in described for name, scheme in operation.security.items()}
     document = {
         "openapi": "3.1.1",
-        "info": {"title": settings.name.title(), "version": settings.version, "description": description},
+        "info": {
+            "title": settings.name.replace("-", " ").title(),
+            "version": settings.version,
+            "description": description,
+        },
         "tags": [{"name": tag(module), "description": docstring(sys.modules[module])[0]} for module in modules],
         "paths": paths,
         "components": {

@@ -19,9 +19,10 @@ import httpx
 import pytest
 
 from settings import NAME, VERSION
+from tests.project.test_add_a_resource import follow
 from tests.support.servers import free_port
 from tests.support.service import ROOT
-from tools.new.names import LONGEST, TAKEN
+from tools.new.names import LONGEST, refusal
 
 Done = subprocess.CompletedProcess[str]
 
@@ -106,7 +107,7 @@ def test_each_form_of_the_name_is_where_it_belongs(copy: Path) -> None:
 
 
 def test_it_has_nothing_that_is_about_this_project(copy: Path) -> None:
-    gone = ["CHANGELOG.md", "README.zh-CN.md", "benchmarks", "docs/performance.md", "tests/project", "tools"]
+    gone = ["CONTRIBUTING.md", "README.zh-CN.md", "benchmarks", "docs/performance.md", "tests/project", "tools"]
     assert [path for path in gone if (copy / path).exists()] == []
     assert not re.search("bench|tools", (copy / "Makefile").read_text() + (copy / "pyproject.toml").read_text())
 
@@ -135,7 +136,7 @@ def test_a_part_that_is_left_out_leaves_no_trace(copy: Path, without: str) -> No
     product = [(path, text) for path, text in texts(copy) if not path.startswith(("tests/", "infra/"))]
     assert not gone or [path for path, text in product if re.search(gone, text)] == []
     pages = " ".join(text for path, text in product if path.endswith(".md"))
-    assert "accounts" not in without or not re.search(r"(?i)(?<!service )\baccounts?\b|log in\b|\bsessions?\b", pages)
+    assert "accounts" not in without or not re.search(r"(?i)(?<!service )\baccounts?\b|\bsessions?\b", pages)
 
 
 # That it stands on its own
@@ -196,8 +197,9 @@ def test_without_accounts_prod_asks_for_neither_key_nor_servers(copy: Path, with
         assert (done.returncode, asked) == (os.EX_CONFIG, ["MYSQL_HOST", "MYSQL_PASSWORD", "REDIS_HOST", "SECRET_KEY"])
 
 
+@pytest.mark.parametrize("without", ["", "accounts"], indirect=True)
 def test_its_own_tests_pass(copy: Path) -> None:
-    some = ["tests/platform/test_health.py", "tests/platform/test_settings.py", "tests/deploy/test_compose.py"]
+    some = ["tests/platform/test_health.py", "tests/platform/test_settings.py", "tests/deploy/test_cloudrun.py"]
     succeeds(
         sys.executable, "-m", "pytest", "-q", "-x", "-k", "not mysql+redis", "-p", "no:cacheprovider", *some, cwd=copy
     )
@@ -208,6 +210,16 @@ def test_a_short_and_a_long_name_are_formatted_clean(name: str, tmp_path: Path) 
     assert make_new(name, tmp_path).returncode == 0
     succeeds(str(BIN / "ruff"), "check", "--no-cache", cwd=tmp_path)
     succeeds(str(BIN / "ruff"), "format", "--check", "--no-cache", cwd=tmp_path)
+
+
+def test_without_accounts_the_page_on_resources_can_be_followed(copy: Path, without: str, tmp_path: Path) -> None:
+    if without == "accounts":
+        project = shutil.copytree(copy, tmp_path / "harbour")
+        follow((copy / "docs/add-a-resource.md").read_text(encoding="utf-8"), project)
+    else:
+        page = (copy / "docs/add-a-resource.md").read_text(encoding="utf-8")
+        lines = re.findall(r"(?m)^-(\S.*)$", page)
+        assert [line for line in lines if line not in (copy / "app.py").read_text(encoding="utf-8").splitlines()] == []
 
 
 # The command
@@ -234,10 +246,17 @@ NOT_LABELS = [
 ]
 
 
-@pytest.mark.parametrize("name", [*NOT_LABELS, NAME, *TAKEN.split()])
+@pytest.mark.parametrize("name", [*NOT_LABELS, NAME, "redis"])
 def test_a_name_that_cannot_be_had_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
     refused(make_new(name, tmp_path / "harbour"), "NAME")
     assert not (tmp_path / "harbour").exists()
+
+
+def test_words_of_the_code_are_no_names() -> None:
+    paths = (*ROOT.glob("*/"), *ROOT.glob("infra/*/"), *ROOT.glob("handlers/[a-z]*"), *ROOT.glob("tests/[a-z]*/"))
+    words = {path.stem for path in paths if path.stem[0].isalpha()}
+    words |= {"mysql", "root", "information-schema", "outbox", "session", "sessions", "public", "settings", "app"}
+    assert [word for word in sorted(words) if not refusal(word)] == []
 
 
 @pytest.mark.parametrize("without", ["account", "accounts,metrics", "accounts events"])
@@ -273,6 +292,7 @@ def platform_in(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("without", ["accounts"], indirect=True)
 def test_without_git_it_copies_what_a_checkout_would_have(copy: Path, without: str, tmp_path: Path) -> None:
     platform = platform_in(tmp_path / "platform")
     for litter in (".venv/bin/python", "data/berth.db", ".env", "infra/__pycache__/a.pyc"):
@@ -280,8 +300,8 @@ def test_without_git_it_copies_what_a_checkout_would_have(copy: Path, without: s
         (platform / litter).write_text("litter")
     done = make_new("harbour-master", tmp_path / "harbour", without, platform=platform)
     assert done.returncode == 0, done.stderr
-    there = {path: text for path, text in texts(tmp_path / "harbour") if path != ".new.json"}
-    assert there == {path: text for path, text in texts(copy) if path != ".new.json"}
+    there = {path: text for path, text in texts(tmp_path / "harbour") if not path.startswith((".new.json", "data/"))}
+    assert there == {path: text for path, text in texts(copy) if not path.startswith((".new.json", "data/"))}
     assert json.loads((tmp_path / "harbour/.new.json").read_text())["commit"] is None
 
 

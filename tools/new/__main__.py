@@ -15,7 +15,10 @@ from tools.new.names import Name, refusal
 from tools.new.parts import PARTS, rules, words
 
 ROOT = Path(__file__).parents[2]
-TEMPLATES = "tools/new/templates/"  # what is there stands at the copy's top
+TEMPLATES = {  # what is there stands at the copy's top, where the copy is without the part
+    "tools/new/templates/": None,
+    "tools/new/templates_without_accounts/": "accounts",
+}
 FIRST_VERSION = "0.1.0"  # every copy's, so that a later version of the platform changes only what it changes
 # Where a variable has lines of its own, which go with it; and every file of deploy/.
 VARIABLE_FILES = (
@@ -71,7 +74,12 @@ def checked_folder(folder: Path) -> Path:
         raise RefusedError(f"DIR is {str(folder)!r}: expected a folder outside this one")
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         raise RefusedError(f"DIR is {str(folder)!r}: expected a folder that can be written to")
-    if folder.exists() and {each.name for each in folder.iterdir()} - {".git"}:  # docs/upgrading.md empties a worktree
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror
+        raise RefusedError(f"DIR is {str(folder)!r}: expected a folder that can be written to ({reason})") from None
+    if {each.name for each in folder.iterdir()} - {".git"}:  # docs/upgrading.md empties a worktree
         raise RefusedError(f"DIR is {str(folder)!r}: expected a folder that is empty, or not there yet")
     return folder
 
@@ -80,17 +88,29 @@ def make(name: Name, without: Collection[str]) -> dict[str, tuple[bytes, int]]:
     """The copy's files: their contents and modes by their paths."""
     made = {}
     version = own_version()
-    for path in tracked():
-        target = path.removeprefix(TEMPLATES)
-        if target != path or not is_left_out(path, without):
-            source = ROOT / path
-            content = copied(target, source.read_bytes(), name, without, version)
-            if content is not None:
-                made[name(target)] = content, source.stat().st_mode & 0o777
+    for path in sorted(tracked(), key=is_template):
+        target = target_of(path, without)
+        source = ROOT / path
+        content = copied(target, source.read_bytes(), name, without, version) if target else None
+        if target and content is not None:
+            made[name(target)] = content, source.stat().st_mode & 0o777
     chain(made)
     memory = {"version": version, "commit": commit(), "name": name.label, "without": list(without)}
     made[".new.json"] = (json.dumps(memory, indent=2) + "\n").encode(), 0o644
     return made
+
+
+def is_template(path: str) -> bool:
+    """Templates come last: they win."""
+    return path.startswith(tuple(TEMPLATES))
+
+
+def target_of(path: str, without: Collection[str]) -> str | None:
+    """Where a file goes in the copy. None: nowhere."""
+    for folder, part in TEMPLATES.items():
+        if path.startswith(folder):
+            return path.removeprefix(folder) if part is None or part in without else None
+    return None if is_left_out(path, without) else path
 
 
 def tracked() -> list[str]:

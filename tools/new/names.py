@@ -6,11 +6,11 @@ OWN = "berth"
 LONGEST = 40  # what Grafana takes for a dashboard's uid, and Kubernetes with room for -migrate
 # Words of the code, hosts and containers of deploy/, MySQL's schemas: a service of that name would be taken for it.
 TAKEN = (
-    "account accounts all app audit base compose data default deploy dev docs event events examples fast "
-    "handlers health http information-schema infra kube-system localhost logs main metrics migrate migrations "
-    "mysql new none null outbox performance-schema platform prod public purge received-events redis "
-    "refresh-tokens root secrets server service session sessions settings sql sys system task tasks test tests "
-    "tools"
+    "account accounts all app audit base benchmarks compose data default deploy dev docs event events examples "
+    "fast faults handlers health http image information-schema infra introspection kube-system localhost logs "
+    "main metrics migrate migrations mutants mysql new none null outbox passwords performance-schema platform "
+    "principal process prod project public purge received-events redis refresh-tokens root secrets server "
+    "service session sessions settings sql support sys system task tasks test tests tokens tools "
 )
 
 # Where a hyphen can't be: names in Python, Prometheus, MySQL and lnav's SQL.

@@ -95,6 +95,8 @@ RULES = (
         entries=r"account|session|password|cache_reads",
         texts=(
             ('"examples", ', ""),
+            ("\nPARTS = [accounts.PART]\n", "\nPARTS: list[Part] = []\n"),
+            ("import RequestLimits\n", "import RequestLimits\nfrom infra.http.parts import Part\n"),
             ("required in dev and prod (or MYSQL_UNIX_SOCKET); else SQLite in DATA_DIR", NO_MYSQL),
             ("required in dev and prod; unset in local, test: no shared cache", "unset: no shared cache"),
             ("required in dev and prod", "where MySQL asks for one"),
@@ -132,6 +134,7 @@ RULES = (
             "migrations/versions/0002_events.py",
             "migrations/versions/0003_outbox_by_subject.py",
             "tests/accounts/test_events.py",
+            "tests/platform/test_migrations.py",  # about the second and third
             "tests/platform/test_outbox.py",
         ),
         variables=("K_SINK", "K_CE_OVERRIDES"),
@@ -141,6 +144,8 @@ RULES = (
         entries=r"event_deliveries",
         texts=(
             ("/v1/events and ", ""),
+            ("docs, events, health", "docs, health"),
+            (", and\n# add K_SINK's where domain events are sent.", "."),
             ("`root`, `events`: what", "`root`: what"),
             (
                 "CloudEvents in and out: scheduled work, the outbox, the sink",
@@ -157,6 +162,7 @@ RULES = (
         ),
         variables=("EVENTS_TOKEN",),
         tests=r"purge|events_token",
+        texts=(('["METRICS_TOKEN", "EVENTS_TOKEN"]', '["METRICS_TOKEN"]'),),
         pages=r"(?i:\bpurge|scheduled work|run TYPE|EVENTS_TOKEN|scheduler)",
     ),
 )
