@@ -14,6 +14,7 @@ from infra.metrics.counters import Family
 from infra.sql.backend import Statement, with_pool
 from infra.sql.errors import ConnectionLost
 from infra.sql.pool import Pool, Row, Values
+from infra.sql.sqlite_driver import SQLiteDriver
 from settings import Settings
 
 __all__ = ["Connection", "Database", "Row", "open_database", "sqlite_path"]
@@ -173,8 +174,6 @@ async def open_database(settings: Settings) -> Database:
 
 
 async def open_sqlite(settings: Settings) -> Database:
-    from infra.sql.sqlite_driver import SQLiteDriver  # noqa: PLC0415 - where there is a MySQL, aiosqlite isn't imported
-
     path = sqlite_path(settings)
     path.parent.mkdir(parents=True, exist_ok=True)
     database = Database(Pool(SQLiteDriver(path, settings), settings))

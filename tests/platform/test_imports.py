@@ -28,7 +28,7 @@ def test_a_service_without_servers_imports_neither_their_clients_nor_the_migrati
     assert loaded & NOT_NEEDED == set()
 
 
-def test_the_client_of_sqlite_is_imported_when_its_file_is_opened_and_so_never_beside_mysql() -> None:
+def test_the_client_of_sqlite_is_imported_when_its_file_is_opened() -> None:
     assert "aiosqlite" not in imported("app, settings, infra.sql.mysql_driver")
 
 
