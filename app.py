@@ -19,12 +19,14 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+import handlers
 import settings as environment
 from handlers import accounts, docs, events, health, metrics, root
 from infra import fast, logs
 from infra.base.errors import StartupError
 from infra.http.app import bind, make_app
 from infra.http.cors import Cors
+from infra.http.declarations import forgotten
 from infra.http.frame import Frame
 from infra.http.limits import RequestLimits
 from infra.process.commands import run_migrations, run_task
@@ -118,7 +120,7 @@ def main(arguments: list[str]) -> int:
             return os.EX_USAGE
     settings = load_or_exit(environment.load, environment.NAME)
     writer = configure_logs(settings)
-    for warning in (*settings.warnings, *fast.warnings()):
+    for warning in (*settings.warnings, *fast.warnings(), *forgotten(handlers, PARTS)):
         log.warning(warning)
     try:
         # Never closed: closing waits for every task, also for one that a lock on SQLite holds up.

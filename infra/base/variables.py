@@ -8,16 +8,21 @@ import io
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from dotenv.parser import Binding, parse_stream
-from environs import Env, EnvError, EnvValidationError
 
+from infra import fast
 from infra.base.kinds import Kind, parse
 from infra.base.near_misses import near_misses
+from infra.fast import lean_imports
+
+# marshmallow would make validators, one with a pattern for addresses that takes a tenth of the start.
+with lean_imports.without("marshmallow.validate") if fast.enabled("lean_environs") else nullcontext():
+    from environs import Env, EnvError, EnvValidationError
 
 NOT_SET = "not set"
 # environs looks into the environment first. No name there holds a "=", so it finds what it is handed as the default.

@@ -84,13 +84,14 @@ class StandIn(ModuleType):
 
 
 class StandInFinder(MetaPathFinder, Loader):
-    """Finds each package by its name, with whatever is imported from it."""
+    """Finds each package, or part of one, by its name, with whatever is imported from it."""
 
     def __init__(self, packages: Sequence[str]) -> None:
         self.packages = packages
 
     def find_spec(self, name: str, *_: object) -> ModuleSpec | None:
-        return ModuleSpec(name, self, is_package=True) if name.partition(".")[0] in self.packages else None
+        left_out = any(f"{name}.".startswith(f"{package}.") for package in self.packages)
+        return ModuleSpec(name, self, is_package=True) if left_out else None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         return StandIn(spec.name, self)

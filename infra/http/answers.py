@@ -23,7 +23,9 @@ class Tagged(Headers):
 
 
 class Created(Tagged):
-    location: Annotated[str, Meta(description="where it is", examples=["/v1/auth/me"])]
+    location: Annotated[
+        str, Meta(description="where it is", examples=["/v1/notes/01a20cc4-61db-78ba-be5f-cae656cb245f"])
+    ]
 
 
 class Answer(NamedTuple, Generic[Body, Sent]):

@@ -1,9 +1,12 @@
 """What is declared wrongly, told before the first request: where it stands, and what was expected."""
 
 import inspect
+import pkgutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
+from types import ModuleType
 from typing import Any, get_args, get_type_hints
 
 import msgspec
@@ -30,6 +33,7 @@ def faults_of(routes: Sequence[Route], parts: Sequence[Part], readers: Readers) 
         for fault in handler_faults(route, readers):
             yield f"{place(handler)}: {fault}"
     yield from repeated(routes)
+    yield from unrouted(routes)
     yield from hook_faults(parts)
 
 
@@ -137,6 +141,27 @@ def repeated(routes: Sequence[Route]) -> Iterator[str]:
             first = seen.setdefault(name, handler)
             if first is not handler:
                 yield f"{place(handler)}: expected a {name} of its own, which {place(first)} has"
+
+
+def unrouted(routes: Sequence[Route]) -> Iterator[str]:
+    """What stands beside handlers that have a route, and has none."""
+    routed = [route.endpoint for route in routes if isinstance(route.endpoint, Declaration)]
+    for module in dict.fromkeys(declared.handler.__module__ for declared in routed):
+        for declared in vars(sys.modules[module]).values():
+            if isinstance(declared, Declaration) and not any(declared is one for one in routed):
+                yield f"{place(declared.handler)}: expected a route"
+
+
+def forgotten(package: ModuleType, parts: Sequence[Part]) -> list[str]:
+    """The modules of the package that no request can reach, a line each."""
+    warnings = []
+    for _, name, _ in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        part = getattr(sys.modules.get(name), "PART", None)
+        if name not in sys.modules:
+            warnings.append(f"{name} is imported by nobody: app.py lists what is served")
+        elif part and not any(part is one for one in parts):
+            warnings.append(f"{name}.PART is not in PARTS of app.py: nothing of it is served")
+    return warnings
 
 
 def hook_faults(parts: Sequence[Part]) -> Iterator[str]:

@@ -8,6 +8,7 @@ import re
 import time
 import traceback
 from collections.abc import Awaitable, Mapping
+from operator import itemgetter
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -98,10 +99,10 @@ class Exchange:
     def headers_of(self, message: Message) -> list[tuple[bytes, bytes]]:
         """A new list: the app's own may be of a Response that answers other requests, too."""
         headers = list(message.get("headers", ()))
-        given = {name.lower() for name, _ in headers}
-        if SECURITY_HEADER_NAMES.isdisjoint(given):
+        if SECURITY_HEADER_NAMES.isdisjoint(map(bytes.lower, map(itemgetter(0), headers))):
             headers += SECURITY_HEADERS
         else:
+            given = {name.lower() for name, _ in headers}
             headers += [header for header in SECURITY_HEADERS if header[0] not in given]
         headers.append((b"x-request-id", self.context.request_id.encode()))
         headers.append((b"traceparent", self.context.traceparent.encode()))

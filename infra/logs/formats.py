@@ -89,7 +89,7 @@ class JsonLines(MsgspecFormatter):
 
     def access_line(self, record: AccessRecord) -> str:
         line, user = record.line, user_field()
-        line.logger = self.shown_name(record.name)
+        line.logger = shown_name(self.service, record.name)
         if self.layout is not as_json:
             fields = self.layout(msgspec.to_builtins(line) | user, record)
             return self.jsonify_log_record(fields, record.outside)
@@ -121,7 +121,7 @@ class JsonLines(MsgspecFormatter):
             "time": rfc3339(int(record.created * 1000 + 0.0005)),  # a float's .678 may be .67799999
             "severity": severity(record.levelno),
             "message": message,
-            "logger": self.shown_name(record.name),
+            "logger": shown_name(self.service, record.name),
             "type": type_of_line(record.name),
         }
         if context := request_context.get():
@@ -129,10 +129,6 @@ class JsonLines(MsgspecFormatter):
             fields["span_id"] = context.span_id
             fields["request_id"] = context.request_id
         return fields
-
-    def shown_name(self, logger: str) -> str:
-        """Of this service's own loggers the service's name leads."""
-        return f"{self.service}.{logger.removeprefix(OWN_LOGGERS)}" if logger.startswith(OWN_LOGGERS) else logger
 
 
 def user_field() -> dict[str, str]:
@@ -149,6 +145,12 @@ def rfc3339(milliseconds: int) -> str:
 @lru_cache(maxsize=2)
 def rfc3339_second(seconds: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+
+
+@lru_cache(maxsize=64)
+def shown_name(service: str, logger: str) -> str:
+    """Of this service's own loggers the service's name leads."""
+    return f"{service}.{logger.removeprefix(OWN_LOGGERS)}" if logger.startswith(OWN_LOGGERS) else logger
 
 
 @lru_cache(maxsize=64)

@@ -4,13 +4,14 @@ import asyncio
 import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import aiosqlite
+from typing import TYPE_CHECKING, Any
 
 from infra.base.errors import Duplicate, Unavailable
 from infra.sql.errors import DETAIL, StatementError, field_of
 from settings import Settings
+
+if TYPE_CHECKING:
+    import aiosqlite
 
 CLOSE_TIMEOUT = 0.25  # seconds: its thread may be waiting for another process's lock, and closes when it has it
 DUPLICATE_CODES = {
@@ -54,7 +55,9 @@ class SQLiteDriver:
         self.path = path
         self.timeout = settings.mysql_query_timeout
 
-    async def connect(self) -> aiosqlite.Connection:
+    async def connect(self) -> "aiosqlite.Connection":
+        import aiosqlite  # noqa: PLC0415 - where there is a MySQL, it isn't needed
+
         return await aiosqlite.connect(self.path, isolation_level=None, timeout=self.timeout)
 
     async def run(self, raw: Any, sql: str, values: Mapping[str, Any]) -> tuple[list[tuple[Any, ...]], int]:

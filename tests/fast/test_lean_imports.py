@@ -82,6 +82,26 @@ def test_what_was_left_out_and_is_used_afterwards_raises_and_says_what(tmp_path:
     assert name in said
 
 
+def test_a_part_of_a_package_is_left_out_and_the_rest_is_not(tmp_path: Path) -> None:
+    (tmp_path / "heavy").mkdir()
+    (tmp_path / "heavy/__init__.py").write_text("from heavy import part, party\n")
+    (tmp_path / "heavy/part.py").write_text("raise ImportError('imported')\n")
+    (tmp_path / "heavy/party.py").write_text("found = True\n")
+    code = """
+from infra.fast.lean_imports import LeftOut, without
+with without("heavy.part"):
+    import heavy
+print(heavy.party.found)
+try:
+    heavy.part.anything()
+except LeftOut as error:
+    print(error)
+"""
+    said = run("-c", code, env={"PYTHONPATH": str(tmp_path)}).stdout.splitlines()
+    assert said[0] == "True"
+    assert "heavy.part.anything" in said[1]
+
+
 def test_a_package_that_is_loaded_already_is_not_left_out() -> None:
     with without("infra"):
         import infra.fast.lean_imports as again  # noqa: PLC0415
@@ -120,6 +140,12 @@ def test_the_redis_client_comes_without_the_type_checker_that_it_never_calls() -
     loaded = imported("infra.redis.client")
     assert "coredis" in loaded
     assert "beartype" not in loaded
+
+
+def test_the_settings_come_without_validators_that_they_never_call() -> None:
+    loaded = imported("settings")
+    assert "marshmallow.fields" in loaded
+    assert "marshmallow.validate" not in loaded
 
 
 def test_what_was_left_out_of_the_start_can_be_imported_afterwards() -> None:

@@ -99,7 +99,7 @@ print(*sys.modules)
 
 
 def test_fast_off_imports_packages_whole_and_no_seam_into_mysql() -> None:
-    whole = {"sqlalchemy", "beartype"}
+    whole = {"sqlalchemy", "beartype", "marshmallow.validate"}
     assert whole | {"aiomysql"} <= loaded("off")
     assert "infra.fast.mysql_packets" not in loaded("off")
     assert "infra.fast.mysql_packets" in loaded("on")

@@ -37,6 +37,10 @@ async def without_operation(request: Request) -> None: ...
 
 
 @operation()
+async def without_route(request: Request) -> None: ...
+
+
+@operation()
 async def without_methods(request: Request) -> None: ...
 
 
@@ -172,6 +176,7 @@ WRONG = {
 OTHERS = {
     "without_operation": "expected @operation() above it, or include_in_schema=False in its route",
     "without_methods": "the route /v1/without-methods has no methods: expected methods=[...]",
+    "without_route": "expected a route",
     "forget_notes": f"no part calls hooks named note.deletd: expected one of {', '.join(CALLED)}",
 }
 
@@ -256,3 +261,32 @@ def test_nothing_else_is_told(messages: list[str]) -> None:
 
 def test_another_server_that_asks_for_the_app_ends_as_well(module: Path, messages: list[str]) -> None:
     assert started(module, "uvicorn app:app") == messages
+
+
+FORGOTTEN = {
+    "it isn't imported": ("", "handlers.forgotten is imported by nobody: app.py lists what is served"),
+    "its part isn't listed": (
+        "import handlers.forgotten",
+        "handlers.forgotten.PART is not in PARTS of app.py: nothing of it is served",
+    ),
+    "nothing": ("import handlers.forgotten\napp.PARTS.append(handlers.forgotten.PART)", None),
+}
+
+
+@pytest.mark.parametrize("case", FORGOTTEN)
+def test_a_module_of_handlers_that_is_not_in_the_app_is_warned_of(tmp_path: Path, case: str) -> None:
+    line, said = FORGOTTEN[case]
+    (tmp_path / "forgotten.py").write_text("from infra.http.parts import Part\n\nPART = Part()\n")
+    start = f"import app, handlers\nhandlers.__path__.append({str(tmp_path)!r})\n{line}\napp.main(['migrate'])"
+    done = subprocess.run(
+        [sys.executable, "-c", start],
+        cwd=ROOT,
+        env=clean_environment({**TEST_SETTINGS, "DATA_DIR": tmp_path / "data"}),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    lines = [line for line in map(parse, done.stdout.splitlines()) if line["severity"] == "WARNING"]
+    assert [line["message"] for line in lines] == ([said] if said else [])
+    assert done.stderr == ""

@@ -28,6 +28,10 @@ def test_a_service_without_servers_imports_neither_their_clients_nor_the_migrati
     assert loaded & NOT_NEEDED == set()
 
 
+def test_the_client_of_sqlite_is_imported_when_its_file_is_opened() -> None:
+    assert "aiosqlite" not in imported("app, settings, infra.sql.mysql_driver")
+
+
 def test_garbage_is_collected_from_the_end_of_the_start_on(tmp_path: Path) -> None:
     done = run("-c", OPEN, env={**TEST_SETTINGS, "DATA_DIR": tmp_path})
     assert "False True True" in done.stdout, done.stdout + done.stderr

@@ -13,7 +13,7 @@ from alembic.script import ScriptDirectory
 
 from infra.sql.revisions import all_migrations
 from tests.conftest import TEST_SETTINGS, Environment, StartService
-from tests.support.servers import MariaDB
+from tests.support.servers import MariaDB, free_port
 from tests.support.service import ROOT, Record, clean_environment, parse, run_app
 
 MIGRATION = '''"""One more."""
@@ -60,7 +60,7 @@ def run_in(project: Path, *arguments: str, env: Environment) -> subprocess.Compl
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=project,
-        env=clean_environment({**TEST_SETTINGS, **env}),
+        env=clean_environment({**TEST_SETTINGS, "PORT": free_port(), **env}),
         capture_output=True,
         text=True,
         check=False,
@@ -200,7 +200,7 @@ def test_one_definition_serves_both_databases_and_may_be_run_again_after_a_crash
 def test_the_start_names_the_migrations_that_were_forgotten(mariadb: MariaDB, mysql_env: Environment) -> None:
     first, *forgotten = all_migrations()
     mariadb.sql("UPDATE alembic_version SET version_num = %s", first, database=mysql_env["MYSQL_DATABASE"])
-    done = run_app(env={**TEST_SETTINGS, **mysql_env})
+    done = run_app(env={**TEST_SETTINGS, "PORT": free_port(), **mysql_env})
     message = critical(done.stdout)["message"]
     assert done.returncode == os.EX_CONFIG
     assert all(all_migrations()[revision] in message for revision in forgotten)
