@@ -72,7 +72,6 @@ RULES = (
         ("accounts",),
         paths=(
             "deploy/compose/secrets/secret_key",
-            "docs/add-a-resource.md",
             "examples",
             "handlers/accounts",
             "migrations/versions/0001_accounts_and_sessions.py",
@@ -91,7 +90,7 @@ RULES = (
         r"|Registration|\bsamples\(|" + OF_SETTINGS,
         pages=r"(?i:(?<!service )\baccounts?\b|\bsessions?\b|sign-in|signs? in|\blog-?(?:in|out)s?\b|password hash"
         r"|(?:access|refresh)[ _]token|secret_key|introspect|login_rate|/v1/auth|password is hashed|password waits"
-        r"|the route is a 404|add-a-resource\.md)",
+        r"|the route is a 404)",
         entries=r"account|session|password|cache_reads",
         texts=(
             ('"examples", ', ""),
