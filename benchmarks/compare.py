@@ -47,6 +47,7 @@ def measure_loads(world: World, subjects: list[Subject], seconds: int, figures: 
             for subject in subjects:
                 service = services[subject.name, route != "me-mysql"]
                 found = load.run(world, service, route.removesuffix("-mysql"), 32, seconds)
+                print(f"{title}: {subject.title} {found.cpu:.1f}, of {found.requests:,} requests", flush=True)
                 keep(figures, title, subject, found.cpu)
 
 

@@ -37,7 +37,7 @@ def untested(seam: str) -> str:
 
 @cache
 def versions() -> dict[str, str]:
-    """Of all packages, by their names in lower case: as importlib.metadata, but that one takes longer than some seams.
+    """Of all packages, by their names in lower case: as importlib.metadata says, which takes a while to import.
 
     https://packaging.python.org/en/latest/specifications/recording-installed-packages/: the folder's name says it.
     """
