@@ -19,7 +19,7 @@ LOCAL   := [ -n "$$ENV_FILE" ] || [ ! -e .env ] || export ENV_FILE=.env; \
 PEERS   := fastapi litestar blacksheep
 
 MAKEFLAGS += --no-print-directory
-.PHONY: help run dev test test-quick test-image soak mutants lint format lock bench bench-check bench-lock \
+.PHONY: help run dev test test-quick test-plain test-image soak mutants lint format lock bench bench-check bench-lock \
         sbom release migrate migration settings new clean
 
 help: ## list these targets
@@ -37,6 +37,11 @@ test: .venv/dev ## run the tests against real servers of their own (ARGS="-k log
 
 test-quick: .venv/dev ## run those that need no server, in about a minute
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --quick $(ARGS)
+
+# tests/fast is about nothing but those paths; tests/project and tests/deploy read files, which no fast path touches.
+test-plain: .venv/dev ## run them once more with FAST=off, so that nothing bends another package
+	@tests/install-servers.sh
+	@FAST=off $(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/accounts tests/faults tests/platform
 
 test-image: .venv/dev ## build the image and run it confined, on the Docker engine here or one that the tests start (as root)
 	@docker info >/dev/null 2>&1 || set -- dockerd=docker.io debootstrap=debootstrap; tests/install-servers.sh "$$@"

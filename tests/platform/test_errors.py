@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections.abc import Iterator
 
 import httpx
@@ -256,7 +257,7 @@ def test_no_body_gives_a_500(service: Service, account: Account, route: Route) -
         for body, headers in cases(account):
             if route.path.endswith("/logout") and "Authorization" in headers and body:
                 continue  # the first one ends the session
-            answer = service.client.request(method, route.path.format(id="x"), content=body, headers=headers)
+            answer = service.client.request(method, re.sub(r"{\w+}", "x", route.path), content=body, headers=headers)
             assert answer.status_code < 500, (method, body[:100], answer.text[:500])
 
 
@@ -271,7 +272,7 @@ def cases(account: Account) -> Iterator[tuple[bytes, dict[str, str]]]:
 @pytest.mark.parametrize("path", sorted({route.path for route in ROUTES}))
 def test_no_method_gives_a_500(service: Service, path: str) -> None:
     for method in METHODS:
-        answer = service.client.request(method, path.format(id="x"), content=b"{}", headers=JSON)
+        answer = service.client.request(method, re.sub(r"{\w+}", "x", path), content=b"{}", headers=JSON)
         assert answer.status_code < 500, (method, answer.text[:500])
 
 

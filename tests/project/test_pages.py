@@ -159,7 +159,7 @@ def targets() -> set[str]:
 @pytest.mark.parametrize("page", PAGES)
 def test_each_target_of_make_that_is_named_is_there(page: str) -> None:
     text = text_of(page)
-    named = re.findall(r"(?:^|`)make ([a-z-]+)", text, re.MULTILINE)
+    named = re.findall(r"(?:^|`)make (?:-C \S+ )?([a-z][a-z-]*)", text, re.MULTILINE)
     assert set(named) <= targets()
 
 
