@@ -137,7 +137,7 @@ RULES = (
             "tests/platform/test_outbox.py",
         ),
         variables=("K_SINK", "K_CE_OVERRIDES"),
-        tests=r"\bK_SINK\b|\bsink\b|\bSink\b|/v1/events|K_CE_OVERRIDES|outbox|event_deliveries|received_events|ce-type",
+        tests=r"\bK_SINK\b|\bsink\b|\bSink\b|/v1/events|K_CE_OVERRIDES|\boutbox\b(?![|)])|event_deliveries|received_events|ce-type",
         pages=r"K_SINK|K_CE_OVERRIDES|/v1/events|[oO]utbox|[Dd]omain events?|CloudEvent|PingSource|SinkBinding"
         r"|event_deliveries|events\.(?:deliver|purge)|ce-type",
         entries=r"event_deliveries",
@@ -160,7 +160,8 @@ RULES = (
             "deploy/kubernetes/base/purge-cronjob.yaml",
         ),
         variables=("EVENTS_TOKEN",),
-        tests=r"purge|events_token",
+        tests=r"purge|events_token|alembic_version|\brevision\(|a_migration_(?:that_)?may"
+        r"|a_database_without_a_schema|several_migrations|quick_tests_are_many",
         texts=(('["METRICS_TOKEN", "EVENTS_TOKEN"]', '["METRICS_TOKEN"]'),),
         pages=r"(?i:\bpurge|scheduled work|run TYPE|EVENTS_TOKEN|scheduler)",
     ),
