@@ -100,7 +100,7 @@ async def both_slots_work(database: Database) -> None:
 async def lose_connection(database: Database, server: MariaDB) -> None:
     async with database.transaction() as transaction:
         await asyncio.to_thread(kill, server, await connection_id(transaction))
-        await transaction.execute("UPDATE alembic_version SET version_num = version_num")
+        await transaction.execute("DO 1")
 
 
 @contextmanager

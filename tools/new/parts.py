@@ -87,13 +87,13 @@ RULES = (
         variables=("SECRET_KEY", "SECRET_KEY_PREVIOUS", "ACCESS_TOKEN_TTL", "REFRESH_TOKEN_TTL", "LOGIN_RATE_LIMIT"),
         tests=r"sign_up|log_in|/v1/auth|\b[aA]ccounts?\b|_account\b|account_|handlers\.accounts"
         r"|\.secret_key\b|secret_key(?=[\"\'])|tests\.faults\.(?:hang_ups|load|overload|quick_app|races|stops|troubles)"
-        r"|Registration|\bsamples\(|" + OF_SETTINGS,
+        r"|Registration|\bsamples\(|\brefresh_tokens\b|def test_another_origin_may_use_the_methods|" + OF_SETTINGS,
         pages=r"(?i:(?<!service )\baccounts?\b|\bsessions?\b|sign-in|signs? in|\blog-?(?:in|out)s?\b|password hash"
         r"|(?:access|refresh)[ _]token|secret_key|introspect|login_rate|/v1/auth|password is hashed|password waits"
         r"|the route is a 404)",
         entries=r"account|session|password|cache_reads",
         texts=(
-            ('"examples", ', ""),
+            ('"settings.py", "examples", ', '"settings.py", '),
             ("\nPARTS = [accounts.PART]\n", "\nPARTS: list[Part] = []\n"),
             ("import RequestLimits\n", "import RequestLimits\nfrom infra.http.parts import Part\n"),
             ("required in dev and prod (or MYSQL_UNIX_SOCKET); else SQLite in DATA_DIR", NO_MYSQL),
@@ -137,7 +137,7 @@ RULES = (
             "tests/platform/test_outbox.py",
         ),
         variables=("K_SINK", "K_CE_OVERRIDES"),
-        tests=r"\bK_SINK\b|\bsink\b|\bSink\b|/v1/events|K_CE_OVERRIDES|outbox|event_deliveries|received_events|ce-type",
+        tests=r"\bK_SINK\b|\bsink\b|\bSink\b|/v1/events|K_CE_OVERRIDES|\boutbox\b(?![|)])|event_deliveries|received_events|ce-type",
         pages=r"K_SINK|K_CE_OVERRIDES|/v1/events|[oO]utbox|[Dd]omain events?|CloudEvent|PingSource|SinkBinding"
         r"|event_deliveries|events\.(?:deliver|purge)|ce-type",
         entries=r"event_deliveries",
@@ -160,7 +160,8 @@ RULES = (
             "deploy/kubernetes/base/purge-cronjob.yaml",
         ),
         variables=("EVENTS_TOKEN",),
-        tests=r"purge|events_token",
+        tests=r"purge|events_token|alembic_version|\brevision\(|a_migration_(?:that_)?may"
+        r"|a_database_without_a_schema|several_migrations|quick_tests_are_many",
         texts=(('["METRICS_TOKEN", "EVENTS_TOKEN"]', '["METRICS_TOKEN"]'),),
         pages=r"(?i:\bpurge|scheduled work|run TYPE|EVENTS_TOKEN|scheduler)",
     ),
