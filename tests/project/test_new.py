@@ -305,6 +305,14 @@ def test_without_git_it_copies_what_a_checkout_would_have(copy: Path, without: s
     assert json.loads((tmp_path / "harbour/.new.json").read_text())["commit"] is None
 
 
+def test_without_ruff_the_copy_is_told_to_format_itself(tmp_path: Path) -> None:
+    platform, harbour = platform_in(tmp_path / "platform"), tmp_path / "harbour"
+    python = str(Path(sys.base_prefix) / "bin/python3")
+    said = succeeds(python, "-m", "tools.new", "harbour-master", str(harbour), cwd=platform, PATH="/usr/bin:/bin")
+    assert "    make format\n" in said
+    succeeds(str(BIN / "ruff"), "check", "--no-cache", cwd=harbour)
+
+
 def test_a_copy_takes_a_later_version_over_as_the_page_says(tmp_path: Path) -> None:
     platform, harbour = platform_in(tmp_path / "platform"), tmp_path / "harbour"
     first, later = re.findall(r"(?ms)^```console\n(.*?)^```$", (ROOT / "docs/upgrading.md").read_text(encoding="utf-8"))

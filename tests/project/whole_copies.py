@@ -15,7 +15,14 @@ def main(ways: list[str]) -> int:
     for without in ways or ["", "accounts"]:
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder) / "harbour"
-            command = ["make", "new", "NAME=harbour-master", f"DIR={copy}", f"WITHOUT={without}"]
+            command = [
+                "make",
+                "new",
+                "NAME=harbour-master",
+                f"DIR={copy}",
+                f"WITHOUT={without}",
+                f"PYTHON={sys.executable}",
+            ]
             subprocess.run(command, cwd=ROOT, check=True)
             for target in ("lint", "test"):
                 if status := subprocess.run(["make", target], cwd=copy, check=False).returncode:

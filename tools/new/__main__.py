@@ -46,10 +46,11 @@ def main(arguments: list[str]) -> int:
     files = make(name, without)
     write(files, folder)
     print("formatting")
+    steps = [f"cd {folder}", "git init && git add . && git commit -m 'As make new made it'", "make run"]
     if not format_code(folder):
-        print("no ruff here (`make lint` installs it): run `make format` in the copy before its first commit")
-    print(f"done, {len(files)} files. Next:\n    cd {folder}")
-    print("    git init && git add . && git commit -m 'As make new made it'\n    make run")
+        print("there is no ruff here to format with (`make lint` installs it): the copy does it itself")
+        steps.insert(1, "make format")
+    print(f"done, {len(files)} files. Next:", *steps, sep="\n    ")
     return os.EX_OK
 
 

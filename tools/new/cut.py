@@ -126,7 +126,8 @@ def unused_imports(text: str) -> str:
         kept = [each for each in node.names if (each.asname or each.name).partition(".")[0] in used]
         if len(kept) < len(node.names) and "noqa" not in lines[node.lineno - 1]:
             lines[node.lineno - 1 : node.end_lineno] = import_lines(node, kept)
-    return re.sub(r"\n{4,}", "\n\n\n", "\n".join(lines)).lstrip("\n")
+    text = re.sub(r"\n{4,}", "\n\n\n", "\n".join(lines)).lstrip("\n")
+    return re.sub(r"(?m)^((?:import|from) .*\n)\n{2,}(?=import |from )", r"\1\n", text)
 
 
 def words_of_annotations(node: ast.AST) -> list[str]:
