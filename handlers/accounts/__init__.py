@@ -8,7 +8,7 @@ from starlette.routing import Route
 
 from handlers.accounts import accounts, introspection, sessions
 from handlers.accounts.accounts import ACCOUNT_DELETED
-from handlers.accounts.passwords import Passwords
+from handlers.accounts.passwords import OWASP, Cost, Passwords
 from handlers.accounts.principal import PRINCIPAL, Principal
 from handlers.accounts.purge import purge_sessions
 from handlers.accounts.session_cache import SessionCache
@@ -36,10 +36,10 @@ ROUTES = [
 
 
 @contextlib.asynccontextmanager
-async def open_accounts(state: State) -> AsyncIterator[dict[str, Any]]:
+async def open_accounts(state: State, cost: Cost = OWASP) -> AsyncIterator[dict[str, Any]]:
     """What AccountsState adds."""
     settings = state.settings
-    with contextlib.closing(Passwords()) as passwords:
+    with contextlib.closing(Passwords(cost)) as passwords:
         cached = SessionCache(state.redis)
         for counting in (passwords, cached):
             state.registry.register(counting.collect)

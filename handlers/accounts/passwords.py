@@ -46,8 +46,9 @@ OWASP = Cost(2**15, 8, 3)
 class Passwords:
     """Hashes and verifies in threads of its own; `close()` when done."""
 
-    def __init__(self, cost: Cost = OWASP) -> None:
+    def __init__(self, cost: Cost = OWASP, queue_timeout: float = QUEUE_TIMEOUT) -> None:
         self.cost = cost
+        self.queue_timeout = queue_timeout
         self.unknown = phc_string(cost, bytes(SALT_BYTES), bytes(32))
         self.cores = available_cores()
         self.executor = ThreadPoolExecutor(self.cores, thread_name_prefix="scrypt")
@@ -82,15 +83,15 @@ class Passwords:
         self, function: Callable[Parameters, Result], *args: Parameters.args, **kwargs: Parameters.kwargs
     ) -> Result:
         turn_in = (self.pending / self.cores - 1) * self.hash_seconds
-        if self.pending >= self.cores * (1 + QUEUE_PER_CORE) or turn_in > QUEUE_TIMEOUT:
+        if self.pending >= self.cores * (1 + QUEUE_PER_CORE) or turn_in > self.queue_timeout:
             raise Unavailable("too many sign-ins at once", f"{self.pending} password hashes are waiting")
         self.pending += 1
         future = self.executor.submit(self._measure, partial(function, *args, **kwargs))
         try:
             hashing = asyncio.wrap_future(future)
-            await asyncio.wait([hashing], timeout=QUEUE_TIMEOUT)
+            await asyncio.wait([hashing], timeout=self.queue_timeout)
             if future.cancel():  # it has not begun
-                raise Unavailable("too many sign-ins at once", f"no free core within {QUEUE_TIMEOUT} s")
+                raise Unavailable("too many sign-ins at once", f"no free core within {self.queue_timeout} s")
             return await hashing
         finally:
             future.cancel()

@@ -1,6 +1,8 @@
 """More work than there is room for: the excess is told so at once, the rest is done, and probes are answered."""
 
 import asyncio
+import hashlib
+import math
 import threading
 import time
 from collections import Counter
@@ -156,17 +158,16 @@ def test_a_stdout_that_is_closed_stalled_or_slow_costs_lines_and_nothing_else(ho
         assert service.client.get("/health/live").status_code == 200
 
 
-def slow_hash(password: str, cost: passwords.Cost) -> str:
-    time.sleep(1)
-    return password
+def slow() -> passwords.Cost:
+    """Of a hash that takes a second here, or longer."""
+    started = time.monotonic()
+    hashlib.scrypt(b"", salt=bytes(16), n=2**14, r=8, p=1, maxmem=2**26)
+    return passwords.Cost(2**14, 8, math.ceil(1 / (time.monotonic() - started)))
 
 
-def test_a_password_whose_turn_does_not_come_in_time_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(passwords, "QUEUE_TIMEOUT", 0.2)
-    monkeypatch.setattr(passwords, "scrypt_hash", slow_hash)
-
+def test_a_password_whose_turn_does_not_come_in_time_is_refused() -> None:
     async def main() -> list[str | BaseException]:
-        hashes = passwords.Passwords()
+        hashes = passwords.Passwords(slow(), queue_timeout=0.2)
         asked = [hashes.hash("a long password") for _ in range(hashes.cores + 1)]
         answers = await asyncio.gather(*asked, return_exceptions=True)
         assert hashes.pending == 0
@@ -174,17 +175,15 @@ def test_a_password_whose_turn_does_not_come_in_time_is_refused(monkeypatch: pyt
         return answers
 
     *hashed, late = asyncio.run(main())
-    assert set(hashed) == {"a long password"}
+    assert all(isinstance(one, str) for one in hashed)
     assert isinstance(late, Unavailable)
 
 
-def test_a_password_whose_turn_would_come_too_late_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(passwords, "QUEUE_TIMEOUT", 1.5)
-    monkeypatch.setattr(passwords, "scrypt_hash", slow_hash)
+def test_a_password_whose_turn_would_come_too_late_is_refused_at_once() -> None:
     refused_first: list[bool] = []
 
     async def main() -> None:
-        hashes = passwords.Passwords()
+        hashes = passwords.Passwords(slow(), queue_timeout=1.5)
         hashes.hash_seconds = 1
         asked = [asyncio.create_task(hashes.hash("a long password")) for _ in range(hashes.cores * 3)]
         await asyncio.sleep(0)
@@ -192,6 +191,7 @@ def test_a_password_whose_turn_would_come_too_late_is_refused_at_once(monkeypatc
             await hashes.hash("one too many")
         refused_first.append(not any(task.done() for task in asked))
         await asyncio.gather(*asked, return_exceptions=True)
+        hashes.hash_seconds = 1
         await hashes.hash("there is room again")
         hashes.close()
 
@@ -199,11 +199,9 @@ def test_a_password_whose_turn_would_come_too_late_is_refused_at_once(monkeypatc
     assert refused_first == [True]
 
 
-def test_how_long_a_hash_takes_is_learned(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(passwords, "scrypt_hash", slow_hash)
-
+def test_how_long_a_hash_takes_is_learned() -> None:
     async def main() -> float:
-        hashes = passwords.Passwords()
+        hashes = passwords.Passwords(slow())
         await asyncio.gather(*(hashes.hash("a long password") for _ in range(hashes.cores)))
         hashes.close()
         return hashes.hash_seconds
