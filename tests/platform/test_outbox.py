@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -14,7 +15,7 @@ import pytest
 
 from infra.base.background import background
 from infra.base.ids import new_id
-from tests.conftest import TEST_SETTINGS, Sql, StartService
+from tests.conftest import TEST_SETTINGS, Sql, StartService, starter
 from tests.support.servers import LOOPBACK_NAMES, make_certificates, wait_until
 from tests.support.service import Account, Service, parse, run_app
 from tests.support.sink import Sink
@@ -22,6 +23,11 @@ from tests.support.sink import Sink
 DELIVER = "dev.berth.events.deliver"
 CLAIM = 20  # seconds: what nobody gave back is due again then
 BATCH = 10  # events sent at the same time
+WITHOUT_POLLS = "import sys, app; from infra.events import outbox; outbox.POLL = 3600; sys.exit(app.main([]))"
+
+
+class ServiceWithoutPolls(Service):
+    command = (sys.executable, "-c", WITHOUT_POLLS)
 
 
 @pytest.fixture
@@ -81,6 +87,18 @@ def test_a_registration_and_a_deletion_are_told_as_cloudevents(
     assert (delivery.path, delivery.headers["content-type"]) == ("/events?a=b", "application/cloudevents+json")
     assert delivery.headers["host"] == f"127.0.0.1:{sink.port}"
     wait_until_empty(service, sql)
+
+
+def test_what_an_instance_adds_it_sends_without_waiting_for_its_next_look(
+    request: pytest.FixtureRequest, sink: Sink, sql: Sql
+) -> None:
+    with starter(ServiceWithoutPolls, request) as start_one:
+        service = start_one(K_SINK=sink.url)
+        account = service.sign_up()
+        wait_until_empty(service, sql)
+        delete(service, account)
+        wait_until_empty(service, sql)
+    sink.wait_for(account.id, "registered", "deleted")
 
 
 def test_what_is_rolled_back_is_not_told(start_service: StartService, sink: Sink, sql: Sql) -> None:
