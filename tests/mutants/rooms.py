@@ -51,6 +51,7 @@ ROOMS = {
         "tests/accounts/test_events.py",
         "tests/accounts/test_introspection.py",
         "tests/accounts/test_authorization.py",
+        "tests/platform/test_shutdown.py",
         "tests/faults/test_clients.py",
     ],
     "infra/logs": [

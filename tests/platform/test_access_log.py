@@ -70,6 +70,14 @@ def test_no_line_holds_a_secret_whatever_the_client_does_with_it(start_service: 
     assert len(service.log(type="access")) > 10
 
 
+def test_what_no_client_has_sent_is_not_searched_for_secrets(start_service: StartService) -> None:
+    service = start_service(METRICS_TOKEN="berth.access")
+    service.client.get("/", headers={"User-Agent": "berth.access"})
+    service.client.get("/")
+    assert service.stop() == 0
+    assert [line["logger"] for line in service.log(type="access", path="/")][-2:] == ["***", "berth.access"]
+
+
 @pytest.mark.parametrize("log_format", ["json", "gcp", "ecs", "console"])
 def test_a_request_has_the_line_that_the_page_shows_for_each_format(
     start_service: StartService, log_format: str

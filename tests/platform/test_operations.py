@@ -34,6 +34,10 @@ class Echo(Struct):
     times: int | None
 
 
+class Place(Struct):
+    path: str
+
+
 class Sent(Headers):
     sail_count: int | UnsetType = UNSET
 
@@ -58,8 +62,14 @@ async def find(request: Request, found_id: Id) -> None:
     assert found_id
 
 
+@operation()
+async def locate(request: Request) -> Place:
+    return Place(request.url_for("echo", number=7).path)
+
+
 app.ROUTES.extend([
     Route("/v1/echo/{number}", echo, methods=["GET"]),
+    Route("/v1/place", locate, methods=["GET"]),
     Route("/v1/found/{found_id}", find, methods=["GET"]),
     Route("/v1/touch/{name}", touch, methods=["PUT"]),
     Route("/v1/send/{number}", send, methods=["POST"]),
@@ -99,6 +109,10 @@ def test_a_header_that_may_be_none_may_be_left_out(echoing: Service) -> None:
 def test_a_path_with_another_type_is_no_resource(echoing: Service, number: str) -> None:
     answer = echoing.client.get(f"/v1/echo/{number}", headers={"Trip-Key": "a"})
     assert (answer.status_code, answer.json()["detail"]) == (404, "no such resource")
+
+
+def test_a_route_is_found_by_the_name_of_its_handler(echoing: Service) -> None:
+    assert echoing.client.get("/v1/place").json() == {"path": "/v1/echo/7"}
 
 
 IDS = {
