@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from infra.base.kinds import BOOL, FILE, HOST, PATH, SECRET, TEXT
-from infra.base.variables import Reading, Table, Variable, cut
+from infra.base.variables import Reading, Table, Variable, cut, without_userinfo
 
 USAGE = """usage: python settings.py [--format table|json|env|markdown]
 
@@ -46,7 +46,10 @@ def as_table(table: Table[Any], reading: Reading) -> str:
 
 def shown(name: str, line: Variable, reading: Reading) -> str | None:
     """The value as it was given, but never a secret's."""
-    return "***" if line.kind.type == "secret" and reading.found(name) else reading.texts.get(name)
+    if line.kind.type == "secret" and reading.found(name):
+        return "***"
+    text = reading.texts.get(name)
+    return text and without_userinfo(text)
 
 
 def visible(text: str) -> str:

@@ -75,7 +75,7 @@ class Reading:
         return self.sources[name] != NOT_SET
 
     def refuse(self, name: str, text: str | None, expected: str) -> None:
-        holds = "not set" if text is None else cut(repr(text))
+        holds = "not set" if text is None else cut(repr(without_userinfo(text)))
         self.problems.append(Problem(name, f"{name} is {holds}: expected {expected}"))
 
 
@@ -158,7 +158,9 @@ class Table(Generic[Loaded]):
                 if name in meant:
                     reading.warnings.append(f"nothing reads {name}{where}: is {meant[name]} meant?")
                 elif where and not re.fullmatch(self.foreign, name):
-                    reading.warnings.append(f"nothing reads {name}{where}")
+                    # Anything before a "=" is a name there, also a part of a secret that goes on in another line.
+                    called = name if re.fullmatch("[A-Z][A-Z0-9_]*", name) else "a name that isn't in capitals"
+                    reading.warnings.append(f"nothing reads {called}{where}")
         for name, line in variables.items():
             if not line.from_file and name in layers[self.file]:
                 reading.warnings.append(f"{name} of {self.file} changes nothing: it is read before the file")
@@ -204,11 +206,12 @@ def look_up(name: str, line: Variable, layers: Mapping[str, Texts], reading: Rea
     elif name in layer:
         reading.texts[name] = layer[name]
     elif file in layer:
-        reading.sources[name] = f"{file}={layer[file]}"
+        path = path_shown(layer[file])
+        reading.sources[name] = f"{file}={path}"
         try:
             reading.texts[name] = read_secret(Path(layer[file]))
         except (OSError, ValueError) as error:
-            reading.refuse(file, layer[file], f"a readable UTF-8 file ({reason(error)})")
+            reading.refuse(file, path, f"a readable UTF-8 file ({reason(error)})")
 
 
 def read_secret(path: Path) -> str:
@@ -278,6 +281,16 @@ def make_secret(path: Path) -> None:
             path.hardlink_to(draft)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def without_userinfo(text: str) -> str:
+    """Where a host belongs, some put a URL, with the password in it."""
+    return re.sub(r"(^(?!\w+://)|//)[^\s/]*:\S*@", r"\1***@", text)
+
+
+def path_shown(text: str) -> str:
+    """Where a secret's file belongs, some put the secret: then it doesn't look like a path."""
+    return text if text.startswith(("/", "./", "../")) else "***"
 
 
 def cut(text: str) -> str:

@@ -267,7 +267,8 @@ BAD = [
 def test_is_refused_with_what_it_holds_and_what_was_expected(name: str, text: str) -> None:
     said = refused(**{name: text})
     assert list(said) == [name]
-    assert said[name].startswith(f"{name} is {repr(text)[:77]}")
+    shown = re.sub(r"//\w*:\w+@", "//***@", text)
+    assert said[name].startswith(f"{name} is {repr(shown)[:77]}")
     assert ": expected " in said[name]
     assert len(said[name]) < 250
     assert said[name].isprintable()
@@ -806,6 +807,30 @@ def test_no_secret_is_printed_right_or_wrong(name: str) -> None:
             result = command(**{name: value}, **more)
             assert "Xyzzy" not in result.stdout + result.stderr
             assert "***" in row(result.stdout, name)
+
+
+MISPLACED = {
+    "MYSQL_HOST": "mysql://ada:Xyzzy@db:3306/berth",
+    "REDIS_HOST": "redis://:Xyz/zy@cache",
+    "K_SINK": "http://ada:Xyzzy@sink",
+    "CORS_ORIGINS": "https://ada:Xyzzy@app.example.com",
+    "MYSQL_USERNAME": "ada:Xyzzy@db",
+    "MYSQL_PASSWORD_FILE": "Xyzzy",
+}
+
+
+@pytest.mark.parametrize("name", MISPLACED)
+def test_a_password_where_it_does_not_belong_is_not_printed(name: str) -> None:
+    for shape in ("table", "json"):
+        result = command("--format", shape, **{name: MISPLACED[name]})
+        assert "***" in result.stdout
+        assert "Xyz" not in result.stdout + result.stderr
+
+
+def test_a_secret_that_goes_on_in_another_line_of_the_file_is_not_printed(tmp_path: Path) -> None:
+    result = command(ENV_FILE=env_file(tmp_path, "MYSQL_PASSWORD=abc\nXyzzyXyzzy==\n"))
+    assert "nothing reads a name that isn't in capitals of ENV_FILE" in result.stdout
+    assert "Xyzzy" not in result.stdout + result.stderr
 
 
 def test_control_characters_are_escaped() -> None:
