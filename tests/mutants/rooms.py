@@ -14,7 +14,12 @@ ROOMS = {
         "tests/platform/test_errors.py",
         "tests/platform/test_metrics.py",
     ],
-    "handlers/accounts": ["tests/accounts", "tests/faults/test_races.py", "tests/faults/test_overload.py"],
+    "handlers/accounts": [
+        "tests/accounts",
+        "tests/platform/test_outbox.py",
+        "tests/faults/test_races.py",
+        "tests/faults/test_overload.py",
+    ],
     "infra/base": [
         "tests/platform/test_settings.py",
         "tests/platform/test_time_limits.py",
