@@ -36,7 +36,7 @@ def make_app(routes: Sequence[Route], middleware: Sequence[Middleware], lifespan
 
 def bind(routes: Sequence[Route], parts: Sequence[Part]) -> list[Route]:
     """The routes with the operations that their handlers declare. Raises DeclarationError with all that is wrong."""
-    readers = {**READERS, **{kind: reader for part in parts for kind, reader in part.readers.items()}}
+    readers = {**{kind: reader for part in parts for kind, reader in part.readers.items()}, **READERS}
     if faults := list(faults_of(routes, parts, readers)):
         raise DeclarationError(faults)
     return [bound(route, readers) for route in routes]

@@ -1,7 +1,10 @@
 """What is declared wrongly, told before the first request: where it stands, and what was expected."""
 
+import dataclasses
+import functools
 import inspect
 import pkgutil
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
@@ -13,14 +16,17 @@ import msgspec
 from starlette.responses import Response
 from starlette.routing import Route
 
+from infra.base.kinds import TOKEN
 from infra.http.answers import Headers
 from infra.http.expectations import PYTHON_TYPES, described
 from infra.http.operations import Declaration, body_and_headers
 from infra.http.parameters import BODY_READERS, STRUCT_READERS, is_header, is_struct, parameter_of
 from infra.http.parts import Part, Reader
+from settings import Settings
 
 ROOT = Path(__file__).parents[2]
 IN_A_TEXT: tuple[Any, ...] = (*PYTHON_TYPES, msgspec.inspect.EnumType, msgspec.inspect.LiteralType)
+WITHOUT_BODY = {204, 205, 304}
 NO_OPERATION = "expected @operation() above it, or include_in_schema=False in its route"
 
 Readers = Mapping[type, Reader]
@@ -29,16 +35,23 @@ Readers = Mapping[type, Reader]
 def faults_of(routes: Sequence[Route], parts: Sequence[Part], readers: Readers) -> Iterator[str]:
     """All that is wrong, a line each."""
     for route in routes:
-        handler = getattr(route.endpoint, "handler", route.endpoint)
         for fault in handler_faults(route, readers):
-            yield f"{place(handler)}: {fault}"
+            yield f"{place(route.endpoint)}: {fault}"
     yield from repeated(routes)
     yield from unrouted(routes)
     yield from hook_faults(parts)
+    yield from reader_faults(parts, readers)
+    yield from task_faults(parts)
+
+
+def handler_of(endpoint: Any) -> Any:
+    """The function under its @operation()."""
+    return handler_of(endpoint.handler) if isinstance(endpoint, Declaration) else endpoint
 
 
 def place(function: Any) -> str:
     """Its file, line and name."""
+    function = handler_of(function)
     code = getattr(function, "__code__", None)
     if not code:
         return repr(function)
@@ -53,6 +66,9 @@ def handler_faults(route: Route, readers: Readers) -> Iterator[str]:
         if route.include_in_schema:
             yield NO_OPERATION
         return
+    if isinstance(declared.handler, Declaration):
+        yield "expected one @operation() above it"
+        return
     if not route.methods:
         yield f"the route {route.path} has no methods: expected methods=[...]"
     if not inspect.iscoroutinefunction(declared.handler):
@@ -64,6 +80,14 @@ def handler_faults(route: Route, readers: Readers) -> Iterator[str]:
         return
     yield from parameter_faults(declared, route, kinds, readers)
     yield from answer_faults(declared, kinds)
+    if declared.bearer and declared.bearer not in token_settings():
+        yield f"bearer={declared.bearer!r}: expected a setting that holds a token: {' or '.join(token_settings())}"
+
+
+@functools.cache
+def token_settings() -> list[str]:
+    fields = [field for field in dataclasses.fields(Settings) if "variable" in field.metadata]
+    return [field.name for field in fields if field.metadata["variable"].kind is TOKEN]
 
 
 def parameter_faults(declared: Declaration, route: Route, kinds: Mapping[str, Any], readers: Readers) -> Iterator[str]:
@@ -92,7 +116,7 @@ def source_fault(name: str, kind: Any, route: Route, readers: Readers) -> str:
             "" if stands_in_a_text(kind) else f"expected a type that a text stands for, such as Id, not {shown(kind)}"
         )
     if parameter_of(name, kind, route.param_convertors, readers):
-        return ""
+        return schema_fault(kind) if is_struct(kind) else ""
     if name in STRUCT_READERS:
         return f"expected a Struct, not {shown(kind)}"
     if is_struct(kind):
@@ -100,6 +124,16 @@ def source_fault(name: str, kind: Any, route: Route, readers: Readers) -> str:
     types = ", ".join(reader.__name__ for reader in readers)
     named = f"a name in the path {route.path}, " if route.param_convertors else ""
     return f"nothing gives a handler {shown(kind)}: expected {named}a Header[...], a Struct, or one of {types}"
+
+
+@functools.cache
+def schema_fault(struct: Any) -> str:
+    """Why /openapi.json couldn't say what it holds; empty when it can."""
+    try:
+        msgspec.json.schema_components([struct])
+    except (NameError, TypeError) as error:  # the last line says it
+        return f"{shown(struct)}: {str(error).splitlines()[-1]}: expected fields of types that JSON can hold"
+    return ""
 
 
 def stands_in_a_text(kind: Any) -> bool:
@@ -111,8 +145,9 @@ def stands_in_a_text(kind: Any) -> bool:
 
 
 def answer_faults(declared: Declaration, kinds: Mapping[str, Any]) -> Iterator[str]:
+    statuses = set(HTTPStatus)
     for status in (declared.status, *declared.problems, *declared.answers):
-        if status not in set(HTTPStatus):
+        if status not in statuses:
             yield f"{status}: expected a status of HTTP"
     if "return" not in kinds:
         yield "expected the type of its answer: `-> Note`, or `-> None` for a 204"
@@ -120,11 +155,20 @@ def answer_faults(declared: Declaration, kinds: Mapping[str, Any]) -> Iterator[s
     body, headers = body_and_headers(kinds["return"])
     if headers and not issubclass(headers, Headers):
         yield f"-> {shown(kinds['return'])}: expected a Headers beside the body, not {shown(headers)}"
+    yield from body_faults(declared, body)
+
+
+def body_faults(declared: Declaration, body: Any) -> Iterator[str]:
     if isinstance(body, type) and issubclass(body, Response):
         if not declared.answers:
             yield f"-> {shown(body)}: expected what it answers, as in @operation(answers={{200: Note}})"
     elif not (body is None or is_struct(body)):
         yield f"-> {shown(body)}: expected a Struct, None, an Answer or a Response"
+    elif body and declared.status in WITHOUT_BODY:
+        yield f"-> {shown(body)}: expected `-> None`, for {declared.status} has no body"
+    for struct in filter(is_struct, (body, *declared.answers.values())):
+        if fault := schema_fault(struct):
+            yield fault
 
 
 def shown(kind: Any) -> str:
@@ -135,10 +179,10 @@ def repeated(routes: Sequence[Route]) -> Iterator[str]:
     """Of two routes for the same, or two operations of the same name, only one would be found."""
     seen: dict[str, Any] = {}
     for route in routes:
-        handler = getattr(route.endpoint, "handler", route.endpoint)
+        handler = handler_of(route.endpoint)
         names = [f"{method} {route.path}" for method in sorted(route.methods or ())]
         for name in [*names, *([handler.__name__] if route.include_in_schema else [])]:
-            first = seen.setdefault(name, handler)
+            first = seen.setdefault(re.sub(r"{\w+", "{", name), handler)  # whatever a path's parameter is called
             if first is not handler:
                 yield f"{place(handler)}: expected a {name} of its own, which {place(first)} has"
 
@@ -172,3 +216,21 @@ def hook_faults(parts: Sequence[Part]) -> Iterator[str]:
                 yield f"{place(hook)}: no part calls hooks named {name}: expected one of {', '.join(sorted(called))}"
             if not inspect.iscoroutinefunction(hook):
                 yield f"{place(hook)}: expected `async def`"
+
+
+def reader_faults(parts: Sequence[Part], readers: Readers) -> Iterator[str]:
+    for part in parts:
+        for kind, reader in part.readers.items():
+            if readers[kind] is not reader:
+                first = place(readers[kind].read)
+                yield f"{place(reader.read)}: expected another type than {shown(kind)}, which {first} reads"
+
+
+def task_faults(parts: Sequence[Part]) -> Iterator[str]:
+    seen: dict[str, Any] = {}
+    for name, task in (each for part in parts for each in part.tasks.items()):
+        first = seen.setdefault(name, task)
+        if first is not task:
+            yield f"{place(task)}: expected a task {name} of its own, which {place(first)} does"
+        if not inspect.iscoroutinefunction(task):
+            yield f"{place(task)}: expected `async def`"

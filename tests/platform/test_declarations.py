@@ -1,6 +1,7 @@
 """What is declared wrongly ends the start with 70, and a line for each fault: where it is and what was expected."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from app import PARTS
+from infra.base.kinds import TOKEN
+from settings import VARIABLES
 from tests.conftest import TEST_SETTINGS
 from tests.support.service import ROOT, clean_environment, parse
 
@@ -22,12 +25,38 @@ from infra.http.etags import IfMatch
 from infra.http.operations import operation
 from infra.http.pages import Page, PageQuery
 from infra.http.parameters import Header
-from infra.http.parts import Part
+from infra.http.parts import Part, Reader
 from infra.http.state import Request
 
 
 class Note(Struct):
     id: Id
+
+
+class Anything(Struct):
+    anything: object
+
+
+class Missing(Struct):
+    id: "Idd"
+
+
+async def read_id(request, kind): ...
+
+
+async def read_match(request, kind): ...
+
+
+async def read_id_too(request, kind): ...
+
+
+async def count_notes(database, settings): ...
+
+
+async def count_notes_too(database, settings): ...
+
+
+def count_notes_at_once(database, settings): ...
 
 
 async def forget_notes(transaction, note_id): ...
@@ -52,6 +81,14 @@ one = twice
 
 
 @operation()
+async def of_a_path(request: Request, note_id: Id) -> None: ...
+
+
+@operation()
+async def of_the_same_path(request: Request, id: Id) -> None: ...
+
+
+@operation()
 async def twice(request: Request) -> None: ...
 
 
@@ -60,12 +97,22 @@ ROUTES = [
     Route("/v1/without-methods", without_methods),
     Route("/v1/twice", one, methods=["POST"]),
     Route("/v1/twice", twice, methods=["POST"]),
+    Route("/v1/paths/{note_id}", of_a_path, methods=["POST"]),
+    Route("/v1/paths/{id}", of_the_same_path, methods=["POST"]),
 ]
-PART = Part(hooks={"note.deletd": forget_notes}, calls=["note.deleted"])
+PARTS = [
+    Part(
+        hooks={"note.deletd": forget_notes},
+        calls=["note.deleted"],
+        readers={Missing: Reader(read_id), IfMatch: Reader(read_match)},
+        tasks={"notes.count": count_notes, "notes.count.now": count_notes_at_once},
+    ),
+    Part(readers={Missing: Reader(read_id_too)}, tasks={"notes.count": count_notes_too}),
+]
 """
 HANDLER = """
 
-@operation({status})
+@operation({arguments})
 {text}
 
 
@@ -77,14 +124,16 @@ import sys
 import app
 import notes
 
-app.PARTS.append(notes.PART)
+app.PARTS.extend(notes.PARTS)
 app.ROUTES.extend(notes.ROUTES)
 {start}
 """
 STARTS = {"python app.py": "sys.exit(app.main([]))", "uvicorn app:app": "app.app"}
 PATH = "/v1/notes/{note_id}"
-TYPES = ["IfMatch", *(kind.__name__ for part in PARTS for kind in part.readers)]
+TYPES = [*(kind.__name__ for part in PARTS for kind in part.readers), "Missing", "IfMatch"]
 SOURCES = f"expected a name in the path {PATH}, a Header[...], a Struct, or one of {', '.join(TYPES)}"
+TOKENS = " or ".join(name.lower() for name, line in VARIABLES.items() if line.kind is TOKEN)
+JSON = "expected fields of types that JSON can hold"
 CALLED = sorted({"note.deleted", *(name for part in PARTS for name in part.calls)})
 # What handlers of /v1/notes/{note_id} look like, and what is said of them; a line for each fault.
 RIGHT = {
@@ -162,6 +211,34 @@ WRONG = {
         "async def handler(request: Request, note_id: Id) -> Note: ...",
         "99: expected a status of HTTP",
     ),
+    "a body after a status that has none": (
+        "async def handler(request: Request, note_id: Id) -> Note: ...",
+        "-> Note: expected `-> None`, for 204 has no body",
+    ),
+    "a bearer token that no setting holds": (
+        "async def handler(request: Request, note_id: Id) -> Note: ...",
+        f"bearer='note_token': expected a setting that holds a token: {TOKENS}",
+    ),
+    "a field that JSON can't hold": (
+        "async def handler(request: Request, note_id: Id, body: Anything) -> Note: ...",
+        f"parameter `body`: Anything: type <class 'object'> is not supported: {JSON}",
+    ),
+    "a field of a type that isn't there": (
+        "async def handler(request: Request, note_id: Id) -> Missing: ...",
+        f"Missing: name 'Idd' is not defined: {JSON}",
+    ),
+    "pages of nobody knows what": (
+        "async def handler(request: Request, note_id: Id) -> Page: ...",
+        f"Page: type <class 'infra.http.pages.Listed'> is not supported: {JSON}",
+    ),
+    "an answer that JSON can't hold": (
+        "async def handler(request: Request, note_id: Id) -> Response: ...",
+        f"Anything: type <class 'object'> is not supported: {JSON}",
+    ),
+    "@operation() twice": (
+        "async def handler(request: Request, note_id: Id) -> Note: ...",
+        "expected one @operation() above it",
+    ),
     "several at once": (
         "def handler(request: Request, note_id: Id, size: int): ...",
         "\n".join(
@@ -173,10 +250,22 @@ WRONG = {
         ),
     ),
 }
+ARGUMENTS = {
+    "a status that is none": "99",
+    "a body after a status that has none": "204",
+    "a bearer token that no setting holds": "bearer='note_token'",
+    "an answer that JSON can't hold": "answers={200: Anything}",
+    "@operation() twice": ")\n@operation(",
+}
 OTHERS = {
     "without_operation": "expected @operation() above it, or include_in_schema=False in its route",
     "without_methods": "the route /v1/without-methods has no methods: expected methods=[...]",
     "without_route": "expected a route",
+    "of_the_same_path": "expected a POST /v1/paths/{id} of its own, which of_a_path has",
+    "read_id": "expected another type than Missing, which read_id_too reads",
+    "read_match": "expected another type than IfMatch, which read_if_match reads",
+    "count_notes_too": "expected a task notes.count of its own, which count_notes does",
+    "count_notes_at_once": "expected `async def`",
     "forget_notes": f"no part calls hooks named note.deletd: expected one of {', '.join(CALLED)}",
 }
 
@@ -194,9 +283,9 @@ def module(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = MODULE
     for case, handler in {**RIGHT, **{case: handler for case, (handler, _) in WRONG.items()}}.items():
         name = name_of(case)
-        status = 99 if case == "a status that is none" else ""
+        arguments = ARGUMENTS.get(case, "")
         path = PATH.replace("notes", name)
-        text += HANDLER.format(status=status, text=handler.replace("handler", name, 1), path=path, name=name)
+        text += HANDLER.format(arguments=arguments, text=handler.replace("handler", name, 1), path=path, name=name)
     file.write_text(text)
     return file
 
@@ -225,7 +314,7 @@ def messages(module: Path) -> list[str]:
 def said_of(messages: list[str], module: Path, name: str) -> str:
     """After its file, its line and its name."""
     number = next(number for number, line in enumerate(module.read_text().splitlines(), 1) if f"def {name}(" in line)
-    places = [f"{module}:{line}: {name}: " for line in (number - 1, number)]  # with and without a decorator above
+    places = [f"{module}:{line}: {name}: " for line in range(number - 2, number + 1)]  # with its decorators
     found = [message for message in messages if message.startswith(tuple(places))]
     return "\n".join(message.split(f": {name}: ", 1)[1] for message in found)
 
@@ -247,7 +336,8 @@ def test_a_handler_that_is_declared_well_is_not_named(messages: list[str], case:
 def test_a_route_that_lacks_something_and_a_hook_that_nobody_calls_are_told(
     messages: list[str], module: Path, name: str
 ) -> None:
-    assert said_of(messages, module, name) == OTHERS[name]
+    said = said_of(messages, module, name)
+    assert re.sub(r"\S+:\d+: ", "", said) == OTHERS[name]
 
 
 def test_two_handlers_of_the_same_name_or_route_are_told(messages: list[str]) -> None:
