@@ -22,7 +22,7 @@ from settings import NAME, VERSION
 from tests.project.test_add_a_resource import follow
 from tests.support.servers import free_port
 from tests.support.service import ROOT
-from tools.new.names import LONGEST, refusal
+from tools.new.names import LONGEST, OWN, Name, refusal
 
 Done = subprocess.CompletedProcess[str]
 
@@ -205,11 +205,17 @@ def test_its_own_tests_pass(copy: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["x", "a-name-of-forty-characters-with-hyphens-x"[:LONGEST].strip("-")])
-def test_a_short_and_a_long_name_are_formatted_clean(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["x", "a-name-of-forty-characters-with-hyphens-x"[:LONGEST].strip("-"), f"my-{NAME}"])
+def test_a_short_a_long_and_a_name_that_holds_this_one_are_formatted_clean(name: str, tmp_path: Path) -> None:
     assert make_new(name, tmp_path).returncode == 0
     succeeds(str(BIN / "ruff"), "check", "--no-cache", cwd=tmp_path)
     succeeds(str(BIN / "ruff"), "format", "--check", "--no-cache", cwd=tmp_path)
+
+
+def test_a_name_that_holds_this_one_is_put_in_once() -> None:
+    name = Name(f"my-{OWN}")
+    text = f"{OWN}_x {OWN.upper()}_Y {OWN.capitalize()} {OWN}"
+    assert name(text) == f"my_{OWN}_x MY_{OWN.upper()}_Y My {OWN.capitalize()} my-{OWN}"
 
 
 def test_without_accounts_the_page_on_resources_can_be_followed(copy: Path, without: str, tmp_path: Path) -> None:
@@ -226,10 +232,10 @@ def test_without_accounts_the_page_on_resources_can_be_followed(copy: Path, with
 
 
 def test_it_tells_its_steps_and_what_comes_next(tmp_path: Path) -> None:
-    done = make_new("harbour-master", tmp_path / "harbour", " events , accounts ")
+    done = make_new("harbour-master", tmp_path / "har bour", " events , accounts ")
     assert [line for line in ("copying into", "formatting", "done") if line not in done.stdout] == []
     assert "without accounts and events" in done.stdout
-    assert f"cd {tmp_path / 'harbour'}" in done.stdout
+    assert f"cd '{tmp_path / 'har bour'}'" in done.stdout
     assert "git init" in done.stdout
 
 

@@ -4,6 +4,7 @@ import fnmatch
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -46,7 +47,11 @@ def main(arguments: list[str]) -> int:
     files = make(name, without)
     write(files, folder)
     print("formatting")
-    steps = [f"cd {folder}", "git init && git add . && git commit -m 'As make new made it'", "make run"]
+    steps = [
+        f"cd {shlex.quote(str(folder))}",
+        "git init && git add . && git commit -m 'As make new made it'",
+        "make run",
+    ]
     if not format_code(folder):
         print("there is no ruff here to format with (`make lint` installs it): the copy does it itself")
         steps.insert(1, "make format")

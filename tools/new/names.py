@@ -23,6 +23,9 @@ IDENTIFIERS = (
 IDENTIFIER_LINES = r".*\bMYSQL_(?:DATABASE|USERNAME|USER)\b.*|.*\busername(?:: str)? = \"berth\".*"
 IDENTIFIER_FILES = {"docs/mysql.md", "deploy/logs/berth-lnav.json", "tests/support/servers.py"}
 
+# In a text's place of the name until all of them are found: the new name may hold the old one.
+IDENTIFIER, CAPITALS, TITLE = "\ue000", "\ue001", "\ue002"
+
 
 class Name:
     """`harbour-master`, `harbour_master`, `Harbour Master`, `HARBOUR_MASTER`."""
@@ -34,13 +37,14 @@ class Name:
 
     def __call__(self, text: str, path: str = "") -> str:
         """The text with this name in the place of the one it was written with."""
-        text = text.replace(OWN.upper(), self.identifier.upper()).replace(OWN.capitalize(), self.title)
+        text = text.replace(OWN.upper(), CAPITALS).replace(OWN.capitalize(), TITLE)
         for pattern in IDENTIFIERS:
-            text = re.sub(pattern, lambda found: found[0].replace(OWN, self.identifier), text)
-        text = re.sub(IDENTIFIER_LINES, lambda found: re.sub(rf"{OWN}(?!-)", self.identifier, found[0]), text)
+            text = re.sub(pattern, lambda found: found[0].replace(OWN, IDENTIFIER), text)
+        text = re.sub(IDENTIFIER_LINES, lambda found: re.sub(rf"{OWN}(?!-)", IDENTIFIER, found[0]), text)
         if path in IDENTIFIER_FILES:
-            text = re.sub(rf"\b{OWN}\b(?!-)", self.identifier, text)
-        return text.replace(OWN, self.label)
+            text = re.sub(rf"\b{OWN}\b(?!-)", IDENTIFIER, text)
+        text = text.replace(OWN, self.label).replace(IDENTIFIER, self.identifier)
+        return text.replace(CAPITALS, self.identifier.upper()).replace(TITLE, self.title)
 
 
 def refusal(label: str) -> str | None:
