@@ -74,7 +74,7 @@ ON_SQLITE = [
 ]
 PASSING = {
     "too many connections": (1040, 1041, 1203, 1226),
-    "locks": (1020, 1205, 1206, 1213, 1223, 1637),
+    "locks": (1020, 1205, 1206, 1213, 1223, 1412, 1637),
     "disk and memory": (1021, 1030, 1037, 1038, 1114),
     "a statement that was ended": (1317, 1969, 3024),
     "shutting down": (1053, 1152, 1927, 4031),
