@@ -13,8 +13,8 @@ REFUSE  := import sys; sys.version_info >= (3, 11) or sys.exit("Berth needs Pyth
            + sys.version.split()[0] + ". Try: make PYTHON=/path/to/python3.11")
 
 # What .env says is overruled by the environment; on a machine of one's own nobody else may connect.
-LOCAL   := [ -n "$$ENV_FILE" ] || [ ! -e .env ] || export ENV_FILE=.env; \
-           [ -n "$$HOST" ] || grep -qsE '^ *(export +)?HOST *= *[^ \#]' "$$ENV_FILE" || export HOST=127.0.0.1;
+LOCAL   := [ -n "$$ENV_FILE" ] || [ ! -e .env ] || export ENV_FILE=.env; [ -n "$$HOST" ] || \
+           grep -qsE '^ *(export +)?HOST *= *["'\'']?[^ "'\''\#]' "$$ENV_FILE" || export HOST=127.0.0.1;
 
 PEERS   := fastapi litestar blacksheep
 
