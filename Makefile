@@ -83,19 +83,19 @@ bench-lock: .venv/dev ## pin the peers' requirements
 	@for peer in $(PEERS); do $(COMPILE) $(ARGS) benchmarks/peers/$$peer.in || exit; done
 
 release: ## change the version wherever it stands, and begin its section in CHANGELOG.md (VERSION=0.2.0)
-	@.ci/release "$(VERSION)"
+	@.ci/release "$$VERSION"
 
 migrate: .venv/run ## bring the database's schema up to date
 	@$(LOCAL) exec $(BIN)/python app.py migrate
 
 migration: .venv/run ## make the file of the next migration (NAME=add_notes)
-	@$(BIN)/python -m migrations.new $(NAME)
+	@$(BIN)/python -m migrations.new "$$NAME"
 
 settings: .venv/run ## list every environment variable, its value and where that came from (ARGS="--format json|env|markdown")
 	@$(LOCAL) exec $(BIN)/python settings.py $(ARGS)
 
 new: ## make a service of another name out of this one (NAME=harbour-master DIR=../harbour WITHOUT=accounts,events)
-	@$(PYTHON) -m tools.new "$(NAME)" "$(DIR)" "$(WITHOUT)"
+	@$(PYTHON) -m tools.new "$$NAME" "$$DIR" "$$WITHOUT"
 
 clean: ## remove what make made (./data, your accounts, stays)
 	@rm -rf .venv benchmarks/.venvs .cache sbom.json .mypy_cache .ruff_cache .pytest_cache .hypothesis

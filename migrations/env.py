@@ -18,6 +18,10 @@ def load_settings() -> settings.Settings:
         sys.exit(os.EX_CONFIG)
 
 
+command = getattr(context.config.cmd_opts, "cmd", [None])[0]
+if context.is_offline_mode() or (command and command.__name__ == "downgrade"):
+    print("migrations go forward only, with the database at hand: to go back, restore a backup", file=sys.stderr)
+    sys.exit(os.EX_USAGE)
 connection = context.config.attributes.get("connection")
 if connection is not None:
     context.configure(connection=connection)

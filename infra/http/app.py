@@ -46,4 +46,5 @@ def bound(route: Route, readers: Mapping[type, Reader]) -> Route:
     if not isinstance(route.endpoint, Declaration):
         return route
     operation = Operation(route.endpoint, route.param_convertors, readers)
-    return Route(route.path, operation, methods=sorted(route.methods or ()), include_in_schema=route.include_in_schema)
+    methods = sorted(route.methods or ())
+    return Route(route.path, operation, methods=methods, name=route.name, include_in_schema=route.include_in_schema)

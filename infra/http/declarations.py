@@ -71,6 +71,11 @@ def handler_faults(route: Route, readers: Readers) -> Iterator[str]:
         return
     if not route.methods:
         yield f"the route {route.path} has no methods: expected methods=[...]"
+    if len((route.methods or set()) - {"HEAD"}) > 1 and route.include_in_schema:
+        methods = " and ".join(sorted(route.methods or ()))
+        yield f"the route {route.path} has {methods}: expected one, for an operationId is of one"
+    if not isinstance(route.app, Declaration):
+        yield f"the route {route.path} has middleware: expected it in the app's, which all requests pass"
     if not inspect.iscoroutinefunction(declared.handler):
         yield "expected `async def`"
     try:
@@ -185,6 +190,10 @@ def repeated(routes: Sequence[Route]) -> Iterator[str]:
             first = seen.setdefault(re.sub(r"{\w+", "{", name), handler)  # whatever a path's parameter is called
             if first is not handler:
                 yield f"{place(handler)}: expected a {name} of its own, which {place(first)} has"
+    handlers = [handler_of(route.endpoint) for route in routes if route.include_in_schema]
+    for handler in dict.fromkeys(handlers):
+        if handlers.count(handler) > 1:
+            yield f"{place(handler)}: expected one route, for its name is the operationId of one"
 
 
 def unrouted(routes: Sequence[Route]) -> Iterator[str]:

@@ -131,4 +131,6 @@ def operation(
     its Responses: the Struct, or the media type, of each status. `bearer` is the setting that holds the bearer
     token of the services that may ask; `bearer_optional`: where it isn't set anyone may, but not in prod.
     """
+    if not isinstance(status, int):
+        raise TypeError("expected @operation(), with parentheses")
     return lambda handler: Declaration(handler, status, problems or {}, answers or {}, bearer, bearer_optional)

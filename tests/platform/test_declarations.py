@@ -16,6 +16,7 @@ from tests.support.service import ROOT, clean_environment, parse
 
 MODULE = """
 from msgspec import Struct
+from starlette.middleware import Middleware
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -81,6 +82,18 @@ one = twice
 
 
 @operation()
+async def of_two_methods(request: Request) -> None: ...
+
+
+@operation()
+async def of_two_routes(request: Request) -> None: ...
+
+
+@operation()
+async def with_middleware(request: Request) -> None: ...
+
+
+@operation()
 async def of_a_path(request: Request, note_id: Id) -> None: ...
 
 
@@ -95,6 +108,10 @@ async def twice(request: Request) -> None: ...
 ROUTES = [
     Route("/v1/without-operation", without_operation),
     Route("/v1/without-methods", without_methods),
+    Route("/v1/two-methods", of_two_methods, methods=["POST", "PUT"]),
+    Route("/v1/one-route", of_two_routes, methods=["POST"]),
+    Route("/v1/two-routes", of_two_routes, methods=["POST"]),
+    Route("/v1/middleware", with_middleware, methods=["POST"], middleware=[Middleware(Note)]),
     Route("/v1/twice", one, methods=["POST"]),
     Route("/v1/twice", twice, methods=["POST"]),
     Route("/v1/paths/{note_id}", of_a_path, methods=["POST"]),
@@ -261,6 +278,9 @@ OTHERS = {
     "without_operation": "expected @operation() above it, or include_in_schema=False in its route",
     "without_methods": "the route /v1/without-methods has no methods: expected methods=[...]",
     "without_route": "expected a route",
+    "of_two_methods": "the route /v1/two-methods has POST and PUT: expected one, for an operationId is of one",
+    "of_two_routes": "expected one route, for its name is the operationId of one",
+    "with_middleware": "the route /v1/middleware has middleware: expected it in the app's, which all requests pass",
     "of_the_same_path": "expected a POST /v1/paths/{id} of its own, which of_a_path has",
     "read_id": "expected another type than Missing, which read_id_too reads",
     "read_match": "expected another type than IfMatch, which read_if_match reads",
@@ -338,6 +358,16 @@ def test_a_route_that_lacks_something_and_a_hook_that_nobody_calls_are_told(
 ) -> None:
     said = said_of(messages, module, name)
     assert re.sub(r"\S+:\d+: ", "", said) == OTHERS[name]
+
+
+def test_an_operation_without_parentheses_is_told_where_it_stands(tmp_path: Path) -> None:
+    file = tmp_path / "notes.py"
+    file.write_text("from infra.http.operations import operation\n\n\n@operation\nasync def handler(request): ...\n")
+    done = subprocess.run(
+        [sys.executable, file], env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
+    )
+    assert f'File "{file}", line 4' in done.stderr
+    assert done.stderr.endswith("TypeError: expected @operation(), with parentheses\n")
 
 
 def test_two_handlers_of_the_same_name_or_route_are_told(messages: list[str]) -> None:

@@ -321,3 +321,11 @@ def test_the_quick_tests_are_many_and_none_that_needs_a_server() -> None:
     assert done.returncode == 0, done.stdout[-2000:]
     assert len(re.findall("::test_", done.stdout)) > 1000
     assert not re.findall(r"tests/(?:deploy|faults|project)/|mysql\+redis|test_tls\.py|test_docs\.py", done.stdout)
+
+
+@pytest.mark.parametrize("target", ["migration", "new", "release"])
+def test_what_is_given_to_a_target_is_never_run_by_the_shell(copy: Path, target: str) -> None:
+    given = [f"{name}=$(touch run-by-the-shell);`touch it`" for name in ("NAME", "DIR", "VERSION", "WITHOUT")]
+    given = [text.replace("$", "$$") for text in given]
+    subprocess.run([*MAKE, f"PYTHON={sys.executable}", target, *given], cwd=copy, capture_output=True, check=False)
+    assert [path.name for path in copy.iterdir() if path.name in ("run-by-the-shell", "it")] == []

@@ -230,6 +230,14 @@ def test_alembic_works_from_the_shell_with_the_service_s_variables(database: Env
     assert alembic("current").startswith(f"{max(all_migrations())} (head)")
 
 
+@pytest.mark.parametrize("arguments", ["downgrade -1", "downgrade base", "upgrade head --sql"])
+def test_alembic_from_the_shell_says_that_there_is_no_way_back_and_no_script(tmp_path: Path, arguments: str) -> None:
+    done = run_in(ROOT, "-m", "alembic", *arguments.split(), env={"DATA_DIR": str(tmp_path)})
+    assert done.returncode == os.EX_USAGE
+    assert done.stderr.startswith("migrations go forward only")
+    assert "Traceback" not in done.stderr
+
+
 def test_alembic_from_the_shell_says_which_variable_is_wrong(tmp_path: Path) -> None:
     done = run_in(ROOT, "-m", "alembic", "current", env={"DATA_DIR": str(tmp_path), "SYS_ENV": "moon"})
     assert done.returncode == os.EX_CONFIG
