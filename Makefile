@@ -12,24 +12,20 @@ AUDIT   := $(BIN)/pip-audit --strict --progress-spinner off --disable-pip --requ
 REFUSE  := import sys; sys.version_info >= (3, 11) or sys.exit("Berth needs Python 3.11 or newer; $(PYTHON) is " \
            + sys.version.split()[0] + ". Try: make PYTHON=/path/to/python3.11")
 
-# What .env says is overruled by the environment; on a machine of one's own nobody else may connect.
-LOCAL   := [ -n "$$ENV_FILE" ] || [ ! -e .env ] || export ENV_FILE=.env; [ -n "$$HOST" ] || \
-           grep -qsE '^ *(export +)?HOST *= *["'\'']?[^ "'\''\#]' "$$ENV_FILE" || export HOST=127.0.0.1;
-
 PEERS   := fastapi litestar blacksheep
 
 MAKEFLAGS += --no-print-directory
 .PHONY: help run dev test test-quick test-plain test-image soak mutants lint format lock bench bench-check bench-lock \
-        sbom release migrate migration settings new clean
+        sbom release migrate migration settings new upgrade clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: .venv/run ## serve on http://localhost:8000 (HOST, PORT and the rest: make settings, or a file named .env)
-	@$(LOCAL) exec $(BIN)/python app.py
+	@exec .ci/local $(BIN)/python app.py
 
 dev: .venv/run ## the same, and start anew whenever a .py file or .env changes
-	@$(LOCAL) exec $(BIN)/python -m infra.process.reload app.py
+	@exec $(BIN)/python -m infra.process.reload .ci/local $(BIN)/python app.py
 
 test: .venv/dev ## run the tests against real servers of their own (ARGS="-k login -x" goes to pytest, and installs nothing)
 	@[ -n "$(ARGS)" ] || tests/install-servers.sh kubectl=kubernetes-client
@@ -47,7 +43,7 @@ test-image: .venv/dev ## build the image and run it confined, on the Docker engi
 	@docker info >/dev/null 2>&1 || set -- dockerd=docker.io debootstrap=debootstrap; tests/install-servers.sh "$$@"
 	@$(BIN)/python -m pytest $(ARGS) tests/image
 
-soak: .venv/dev ## play every fault, many times and for a quarter of an hour (ARGS="--scale 0.02 --minutes 1" for less)
+soak: .venv/dev ## play every fault, many times and for 25 minutes (ARGS="--scale 0.02 --minutes 1" for less)
 	@tests/install-servers.sh
 	@$(BIN)/python -m tests.soak $(ARGS)
 
@@ -86,16 +82,19 @@ release: ## change the version wherever it stands, and begin its section in CHAN
 	@.ci/release "$$VERSION"
 
 migrate: .venv/run ## bring the database's schema up to date
-	@$(LOCAL) exec $(BIN)/python app.py migrate
+	@exec .ci/local $(BIN)/python app.py migrate
 
 migration: .venv/run ## make the file of the next migration (NAME=add_notes)
 	@$(BIN)/python -m migrations.new "$$NAME"
 
 settings: .venv/run ## list every environment variable, its value and where that came from (ARGS="--format json|env|markdown")
-	@$(LOCAL) exec $(BIN)/python settings.py $(ARGS)
+	@exec .ci/local $(BIN)/python settings.py $(ARGS)
 
-new: ## make a service of another name out of this one (NAME=harbour-master DIR=../harbour WITHOUT=accounts,events)
-	@$(PYTHON) -m tools.new "$$NAME" "$$DIR" "$$WITHOUT"
+new: .venv/dev ## make a service of another name out of this one (NAME=harbour-master DIR=../harbour WITHOUT=accounts,events)
+	@$(BIN)/python -m tools.new "$$NAME" "$$DIR" "$$WITHOUT"
+
+upgrade: .venv/dev ## bring what make new makes of today's files to the branch `platform` of a copy (DIR=../harbour)
+	@$(BIN)/python -m tools.new.upgrade "$$DIR"
 
 clean: ## remove what make made (./data, your accounts, stays)
 	@rm -rf .venv benchmarks/.venvs .cache sbom.json .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -56,7 +56,7 @@ DOCS_ROUTES = [
 
 USAGE = f"""usage: python app.py            serve on HOST and PORT
        python app.py migrate    upgrade the database's schema, then exit
-       python app.py run TYPE   do the scheduled work of an event's type, then exit; TYPE: {" or ".join(TASKS)}
+       python app.py run TYPE   do scheduled work, then exit; TYPE: {" or ".join(TASKS) or "none yet"}
        python app.py --version  show the version
        python settings.py       show every setting, its value and where it came from
 
@@ -94,7 +94,7 @@ def configure_logs(settings: Settings) -> logs.LogWriter:
         level=settings.log_level,
         log_format=settings.log_format,
         secrets=settings.secrets,
-        token_prefixes=accounts.TOKEN_PREFIXES,  # only with accounts
+        token_prefixes=[prefix for part in PARTS for prefix in part.token_prefixes],
         project=settings.google_cloud_project,
         colour=not settings.no_color,
     )

@@ -1,4 +1,4 @@
-"""Accounts and sessions: the business. A service without it deletes this folder, and its line in app.py."""
+"""Accounts and sessions: the business. A service without it: `make new WITHOUT=accounts`."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -17,8 +17,6 @@ from handlers.accounts.tokens import REFRESH_TOKEN_PREFIX, TokenKeys
 from infra.http.parts import Part
 from infra.http.state import State
 from settings import EVENTS
-
-TOKEN_PREFIXES = (REFRESH_TOKEN_PREFIX,)  # for the logs to blot out what begins so
 
 ROUTES = [
     Route("/v1/auth/register",              accounts.register,        methods=["POST"]),
@@ -60,4 +58,5 @@ PART = Part(
     calls=[ACCOUNT_DELETED],
     tasks={f"{EVENTS}.sessions.purge": purge_sessions},
     links={"register": "/v1/auth/register", "login": "/v1/auth/login", "me": "/v1/auth/me"},
+    token_prefixes=[REFRESH_TOKEN_PREFIX],
 )

@@ -88,7 +88,7 @@ def as_markdown(table: Table[Any]) -> str:
 
 def as_env(table: Table[Any]) -> str:
     """A file that changes nothing until a `#` is taken away: .env.example."""
-    lines = ["# Every variable, with its default (python settings.py --format env). `make run` reads .env."]
+    lines = ["# Every setting, with its default (python settings.py --format env). `make run` reads .env."]
     for name, line in table.variables.items():
         if name != table.file and line.from_file:
             differs = "" if line.shown_default in {"-", line.default} else f" (default: {line.shown_default})"

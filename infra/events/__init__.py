@@ -1,1 +1,1 @@
-"""CloudEvents: domain events on their way out (`outbox`, `sink`), and scheduled work that events ask for (`tasks`)."""
+"""CloudEvents: scheduled work that they ask for (`tasks`), and domain events on their way out (`outbox`, `sink`)."""

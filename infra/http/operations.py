@@ -30,6 +30,11 @@ class Declaration:
     bearer: str | None
     bearer_optional: bool
 
+    @property
+    def __name__(self) -> str:
+        """The handler's, for the route to be found by."""
+        return self.handler.__name__
+
     async def __call__(self, request: Any, **arguments: Any) -> Any:
         """What the handler returns, without anything read for it."""
         return await self.handler(request, **arguments)

@@ -33,7 +33,7 @@ class Part(NamedTuple):
     `readers`: by the type of the parameters that they fill. `tasks`: scheduled work, by the type of the event that asks
     for it. `hooks`: what another part calls in its transaction, by the name that it gives, with an id.
     `calls`: the names of the hooks that this part calls, as `state.hooks` has them. `links`: what `GET /` shows, paths
-    by their names.
+    by their names. `token_prefixes`: what its tokens begin with, for the logs to blot out.
     """
 
     routes: Sequence[Route] = ()
@@ -43,3 +43,4 @@ class Part(NamedTuple):
     hooks: Mapping[str, Hook] = {}
     calls: Sequence[str] = ()
     links: Mapping[str, str] = {}
+    token_prefixes: Sequence[str] = ()

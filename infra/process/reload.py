@@ -1,4 +1,4 @@
-"""`python -m infra.process.reload app.py` runs app.py, and anew when a .py file or the file of variables changes."""
+"""`python -m infra.process.reload COMMAND` runs it, and anew when a .py file or the file of variables changes."""
 
 import contextlib
 import ctypes
@@ -16,15 +16,15 @@ PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 Files = dict[str, int]  # a path, and when it was last written
 
 
-def main(arguments: list[str]) -> int:
-    """Until a signal; then the program's exit status."""
+def main(command: list[str]) -> int:
+    """Until a signal; then the command's exit status."""
     received: list[int] = []
     # SIGINT, too: a shell that puts a job into the background has it ignored.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: received.append(number))
     while True:
         seen = files(Path())
-        program = start([sys.executable, *arguments])
+        program = start(command)
         watch(program, seen, received)
         if received:
             return end(program, received)

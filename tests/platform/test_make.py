@@ -29,7 +29,7 @@ def copy(tmp_path: Path) -> Path:
     """What runs, in a folder where a test may change it."""
     folder = tmp_path / "copy"
     folder.mkdir()
-    for name in ("Makefile", "app.py", "settings.py", "handlers", "infra", "migrations"):
+    for name in (".ci", "Makefile", "app.py", "settings.py", "handlers", "infra", "migrations"):
         path = ROOT / name
         shutil.copytree(path, folder / name) if path.is_dir() else shutil.copy(path, folder)
     return folder
@@ -171,6 +171,16 @@ def test_make_dev_serves_the_change(copy: Path, make: Callable[..., Make]) -> No
     wait_until(lambda: '"98.7.6"' in index(port), "the change")
 
 
+def test_make_dev_reads_env_at_each_start_whether_it_comes_or_goes(copy: Path, make: Callable[..., Make]) -> None:
+    port = free_port()
+    make("dev", PORT=port)
+    wait_until(lambda: listens("127.0.0.1", port), "make dev")
+    (copy / ".env").write_text("HOST=127.0.0.5\n")
+    wait_until(lambda: listens("127.0.0.5", port), "the address in .env")
+    (copy / ".env").unlink()
+    wait_until(lambda: listens("127.0.0.1", port), "the address without it")
+
+
 def index(port: int) -> str:
     with socket.socket() as client:
         if client.connect_ex(("127.0.0.1", port)):
@@ -184,13 +194,14 @@ def index(port: int) -> str:
 
 
 class Reload:
-    """`python -m infra.process.reload program.py`, for a program that writes its process id and then waits."""
+    """`python -m infra.process.reload python program.py`, for a program that writes its process id and then waits."""
 
     def __init__(self, folder: Path, *, ignores_sigint: bool = False) -> None:
         self.folder = folder
         self.say("first")
         ignore = "trap '' INT; " if ignores_sigint else ""
-        command = ["sh", "-c", f'{ignore}exec "$@"', "sh", sys.executable, "-m", "infra.process.reload", "program.py"]
+        command = ["sh", "-c", f'{ignore}exec "$@"', "sh", sys.executable, "-m", "infra.process.reload"]
+        command += [sys.executable, "program.py"]
         self.output = folder / "output"
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(

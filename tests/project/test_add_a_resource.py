@@ -15,7 +15,7 @@ from tests.conftest import TEST_SETTINGS
 from tests.support.service import ROOT, Account, Service, clean_environment
 
 PAGE = ROOT / "docs" / "add-a-resource.md"
-COPIED = ("app.py", "settings.py", "pyproject.toml", "Makefile", "handlers", "infra", "migrations", "tests")
+COPIED = (".ci", "app.py", "settings.py", "pyproject.toml", "Makefile", "handlers", "infra", "migrations", "tests")
 NEW = ["handlers/notes.py", "tests/test_notes.py"]
 PYTHON = [sys.executable, "-m"]
 # The interpreter that runs this has all that .venv would.

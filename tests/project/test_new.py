@@ -319,17 +319,36 @@ def test_without_ruff_the_copy_is_told_to_format_itself(tmp_path: Path) -> None:
     succeeds(str(BIN / "ruff"), "check", "--no-cache", cwd=harbour)
 
 
-def test_a_copy_takes_a_later_version_over_as_the_page_says(tmp_path: Path) -> None:
+MAKE = f"make --old-file=.venv/dev BIN={BIN}"  # with the packages that run the tests
+
+
+def blocks_of_the_page(platform: Path) -> list[str]:
+    """What docs/upgrading.md has one type in: once, for each later version, and when the branch is missing."""
+    found = re.findall(r"(?ms)^```console\n(.*?)^```$", (ROOT / "docs/upgrading.md").read_text(encoding="utf-8"))
+    return [re.sub(r"PLATFORM=\S+", f"PLATFORM={platform}", block).replace("make -C", f"{MAKE} -C") for block in found]
+
+
+def migration_named(name: str, number: str, before: str) -> tuple[str, str]:
+    numbers = f'revision = "{number}"\ndown_revision = "{before}"'
+    text = f'"""Another table."""\n\n{numbers}\n\n\ndef upgrade() -> None:\n    """Nothing."""\n'
+    return f"migrations/versions/{number}_{name}.py", text
+
+
+@pytest.mark.parametrize(("branch", "left_out"), [("kept", ""), ("missing", "accounts,events")])
+def test_a_copy_takes_a_later_version_over_as_the_page_says(branch: str, left_out: str, tmp_path: Path) -> None:
     platform, harbour = platform_in(tmp_path / "platform"), tmp_path / "harbour"
-    first, later = re.findall(r"(?ms)^```console\n(.*?)^```$", (ROOT / "docs/upgrading.md").read_text(encoding="utf-8"))
-    assert make_new("harbour-master", harbour, platform=platform).returncode == 0
-    succeeds("sh", "-ec", first, cwd=harbour)
+    once, later, missing = blocks_of_the_page(platform)
+    assert make_new("harbour-master", harbour, left_out, platform=platform).returncode == 0
+    succeeds("sh", "-ec", once.splitlines()[0] if branch == "missing" else once, cwd=harbour)
     replace(harbour / "handlers/root.py", '"""Tell what this is."""', '"""Tell what this harbour is."""')
     succeeds("git", "commit", "-qam", "A change of its own", cwd=harbour)
+    if branch == "missing":
+        text = missing.replace("WITHOUT=", f"WITHOUT={left_out}")
+        succeeds("sh", "-ec", text, cwd=harbour, PLATFORM=str(platform))
     replace(platform / "settings.py", f'VERSION = "{VERSION}"', 'VERSION = "9.9.9"')
     replace(platform / "infra/base/ids.py", '"""', '"""Of berth: ')
     replace(platform / "handlers/root.py", '"""What this is, for', '"""What Berth is, for')
-    succeeds("sh", "-ec", later, cwd=harbour, PLATFORM=str(platform), PYTHON=sys.executable)
+    succeeds("sh", "-ec", later, cwd=harbour)
     root = (harbour / "handlers/root.py").read_text()
     assert "What Harbour Master is, for" in root
     assert "Tell what this harbour is." in root
@@ -338,6 +357,43 @@ def test_a_copy_takes_a_later_version_over_as_the_page_says(tmp_path: Path) -> N
     assert f'VERSION = "{VERSION}"' in (harbour / "settings.py").read_text()
     changed = succeeds("git", "diff", "--name-only", "HEAD^1", cwd=harbour).split()
     assert changed == [".new.json", "handlers/root.py", "infra/base/ids.py"]
+
+
+def test_a_later_migration_of_the_platform_comes_after_those_that_the_copy_has_run(tmp_path: Path) -> None:
+    platform, harbour = platform_in(tmp_path / "platform"), tmp_path / "harbour"
+    once, later, _ = blocks_of_the_page(platform)
+    assert make_new("harbour-master", harbour, platform=platform).returncode == 0
+    succeeds("sh", "-ec", once, cwd=harbour)
+    newest = max(path.name for path in (harbour / "migrations/versions").glob("0*.py")).partition("_")[0]
+    numbers = [f"{int(newest) + more:04}" for more in range(4)]
+    path, text = migration_named("add_notes", numbers[1], numbers[0])
+    (harbour / path).write_text(text)
+    succeeds("sh", "-ec", "git add . && git commit -qm 'A migration of its own'", cwd=harbour)
+    for name, number, before in (("add_widgets", numbers[1], numbers[0]), ("add_wheels", numbers[2], numbers[1])):
+        path, text = migration_named(name, number, before)
+        (platform / path).write_text(text)
+        succeeds("sh", "-ec", later, cwd=harbour)
+    for name, place in (("add_notes", 1), ("add_widgets", 2), ("add_wheels", 3)):
+        path, text = migration_named(name, numbers[place], numbers[place - 1])
+        assert (harbour / path).read_text() == text
+    assert len(list((harbour / "migrations/versions").glob("*_add_*.py"))) == 3
+    again = succeeds("sh", "-ec", later, cwd=harbour)
+    assert "already" in again
+    succeeds(sys.executable, "-c", "from infra.sql.revisions import check_chain as c; c()", cwd=harbour)
+
+
+@pytest.mark.parametrize("wrong", ["", "nowhere", "no branch"])
+def test_what_is_no_copy_is_not_upgraded(wrong: str, tmp_path: Path) -> None:
+    harbour = tmp_path / "harbour"
+    if wrong == "no branch":
+        assert make_new("harbour-master", harbour).returncode == 0
+        succeeds("git", "init", "-q", cwd=harbour)
+    folder = "" if not wrong else str(harbour)
+    done = run(sys.executable, "-m", "tools.new.upgrade", folder, cwd=ROOT)
+    assert done.returncode == os.EX_USAGE
+    [line] = done.stderr.splitlines()
+    assert line.startswith("make upgrade: ")
+    assert ("a branch platform" if wrong == "no branch" else "DIR") in line
 
 
 def replace(path: Path, old: str, new: str) -> None:

@@ -81,16 +81,23 @@ def release(folder: Path, version: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, check=False, text=True, timeout=60)
 
 
-def test_a_release_changes_the_version_wherever_it_is_written_and_begins_a_section(copy: Path) -> None:
+@pytest.mark.parametrize("unreleased", [True, False])
+def test_a_release_changes_the_version_wherever_it_is_written_and_names_a_section(copy: Path, unreleased: bool) -> None:
+    changes = copy / "CHANGELOG.md"
+    text = re.sub("\n## Unreleased\n", "\n## 99.0.0\n", changes.read_text(encoding="utf-8"))
+    changes.write_text(
+        text.replace("\n## ", "\n## Unreleased\n\n- new\n\n## ", 1) if unreleased else text, encoding="utf-8"
+    )
+    old = changes.read_text(encoding="utf-8")
     others = f"some-package=={VERSION}\n"
     with (copy / "README.md").open("a", encoding="utf-8") as readme:
         readme.write(others)
     assert release(copy, "99.1.0").returncode == 0
     assert versions(copy) == {key: {"99.1.0"} for key in versions(ROOT)}
     assert others in (copy / "README.md").read_text(encoding="utf-8")
-    old, new = ((folder / "CHANGELOG.md").read_text(encoding="utf-8") for folder in (ROOT, copy))
     head, _, rest = old.partition("\n## ")
-    assert new == f"{head}\n## 99.1.0 - unreleased\n\n## {rest}"
+    left = rest.removeprefix("Unreleased\n") if unreleased else f"\n## {rest}"
+    assert changes.read_text(encoding="utf-8") == f"{head}\n## 99.1.0 - unreleased\n{left}"
 
 
 @pytest.mark.parametrize("version", ["", "1", "1.2", "v1.2.3", "1.2.3 x", VERSION])

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from tools.new import cut
+from tools.new.migrations import Files, chain
 from tools.new.names import Name, refusal
 from tools.new.parts import PARTS, rules, words
 
@@ -90,9 +91,9 @@ def checked_folder(folder: Path) -> Path:
     return folder
 
 
-def make(name: Name, without: Collection[str]) -> dict[str, tuple[bytes, int]]:
-    """The copy's files: their contents and modes by their paths."""
-    made = {}
+def make(name: Name, without: Collection[str], theirs: Collection[str] = ()) -> Files:
+    """The copy's files: their contents and modes by their paths. `theirs`: migrations that it has; see `chain`."""
+    made: Files = {}
     version = own_version()
     for path in sorted(tracked(), key=is_template):
         target = target_of(path, without)
@@ -100,7 +101,7 @@ def make(name: Name, without: Collection[str]) -> dict[str, tuple[bytes, int]]:
         content = copied(target, source.read_bytes(), name, without, version) if target else None
         if target and content is not None:
             made[name(target)] = content, source.stat().st_mode & 0o777
-    chain(made)
+    chain(made, theirs)
     memory = {"version": version, "commit": commit(), "name": name.label, "without": list(without)}
     made[".new.json"] = (json.dumps(memory, indent=2) + "\n").encode(), 0o644
     return made
@@ -182,7 +183,7 @@ def copied(path: str, content: bytes, name: Name, without: Collection[str], vers
 
 def own_versions(text: str, version: str) -> str:
     """Where `make release` puts them: a package of another's may have the same one."""
-    before = r'(?m)((?:^VERSION = "|^version = "|VERSION=|/[a-z0-9-]+:|newTag: |refs/tags/v))'
+    before = r'(?m)((?:^VERSION = "|^version = "|ARG VERSION=|/[a-z0-9-]+:|newTag: |refs/tags/v))'
     return re.sub(rf"{before}{re.escape(version)}(?![0-9.])", rf"\g<1>{FIRST_VERSION}", text)
 
 
@@ -217,17 +218,7 @@ def cut_texts(path: str, text: str, without: Collection[str]) -> str:
     return text
 
 
-def chain(made: dict[str, tuple[bytes, int]]) -> None:
-    """Each migration follows the one before it that is left."""
-    before = None
-    for path in sorted(path for path in made if re.fullmatch(r"migrations/versions/\d.*\.py", path)):
-        content, mode = made[path]
-        follows = f"down_revision = {json.dumps(before) if before else None}"
-        made[path] = re.sub(rb"(?m)^down_revision = .*$", follows.encode(), content), mode
-        before = path.rpartition("/")[2].partition("_")[0]
-
-
-def write(files: dict[str, tuple[bytes, int]], folder: Path) -> None:
+def write(files: Files, folder: Path) -> None:
     for path, (content, mode) in files.items():
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -261,8 +261,9 @@ def targets(text: str, names: Collection[str]) -> str:
     """A Makefile without these targets."""
     pattern = "|".join(map(re.escape, names))
     text = re.sub(rf"(?m)^(?:{pattern}):.*\n(?:\t.*\n)*\n?", "", text)
-    phony = re.search(r"(?m)^\.PHONY:.*$", text)
+    phony = re.search(r"(?m)^\.PHONY:(?:.*\\\n)*.*$", text)
     if not phony:
         return text
-    left = [word for word in phony[0].split() if word not in names]
-    return text.replace(phony[0], " ".join(left))
+    left = [word for word in phony[0].replace("\\\n", " ").split() if word not in names]
+    lines = textwrap.wrap(" ".join(left), 112, subsequent_indent=" " * 8, break_on_hyphens=False)
+    return text.replace(phony[0], " \\\n".join(lines))
