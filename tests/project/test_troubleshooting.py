@@ -1,5 +1,6 @@
 """docs/troubleshooting.md: each line in it is one that the service prints in that trouble."""
 
+import os
 import re
 import socket
 import sqlite3
@@ -23,6 +24,16 @@ TABLE = (ROOT / "docs/troubleshooting.md").read_text()
 ROWS = [row.split(" | ") for row in TABLE.splitlines() if row.startswith("| ")][1:]
 MIGRATIONS = sorted(path.stem for path in (ROOT / "migrations/versions").glob("*.py"))
 LINES = [found[2] for row in ROWS for found in re.finditer(r"(`+)\s?(.+?)\s?\1", row[1])]
+WRONG_HANDLER = """
+import sys
+import app
+from starlette.routing import Route
+
+async def read_note(request): ...
+
+app.ROUTES.append(Route("/v1/notes", read_note))
+sys.exit(app.main([]))
+"""
 COLLECTOR_STALLS = """
 import os
 from infra import logs
@@ -44,7 +55,7 @@ def printed(redis: Redis) -> set[str]:
         assert run_app("migrate", env={**TEST_SETTINGS, **env}).returncode == 0
         refused = refused_starts(mariadb, redis, env)
         lost = lost_servers(mariadb, redis, env)
-    return {*refused, *lost, *bad_requests(), *a_locked_database(), *a_stalled_collector()}
+    return {*refused, *lost, *bad_requests(), *a_locked_database(), *a_wrong_handler(), *a_stalled_collector()}
 
 
 def as_on_the_page(messages: list[str], env: Environment) -> list[str]:
@@ -152,6 +163,15 @@ def a_locked_database() -> list[str]:
             service.stop()
         assert all(request.exception() for request in waiting)
         return messages_of(service)
+
+
+def a_wrong_handler() -> list[str]:
+    env = {**os.environ, **TEST_SETTINGS}
+    done = subprocess.run(
+        [sys.executable, "-c", WRONG_HANDLER], cwd=ROOT, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == os.EX_SOFTWARE
+    return [str(parse(line)["message"]).replace("<string>", "handlers/notes.py") for line in done.stdout.splitlines()]
 
 
 def a_stalled_collector() -> list[str]:
