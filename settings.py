@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar
 
+from infra.base.certificates import belong_together
 from infra.base.kinds import (
     BOOL,
+    CERTIFICATES,
     COUNT,
     FILE,
     HOST,
@@ -80,8 +82,11 @@ class Settings:
     mysql_connect_timeout: float = variable("5", SECONDS, "seconds to connect and log in")
     mysql_query_timeout: float = variable("10", SECONDS, "seconds for one query")
     mysql_ssl_mode: str = variable("preferred", SSL_MODE, "preferred: TLS when the server offers it")
-    mysql_ssl_ca: Path | None = variable(None, FILE, "CA file for verify_ca and verify_identity, which need it")
+    mysql_ssl_ca: Path | None = variable(None, CERTIFICATES, "CA file for verify_ca and verify_identity, which need it")
+    mysql_ssl_cert: Path | None = variable(None, CERTIFICATES, "client certificate, where the server asks for one")
+    mysql_ssl_key: Path | None = variable(None, FILE, "private key of MYSQL_SSL_CERT, without a passphrase")
     mysql_unix_socket: str | None = variable(None, TEXT, "instead of host and port; Cloud SQL mounts one")
+    mysql_init_command: str | None = variable(None, TEXT, "a statement for each new connection, after Berth's own")
     mysql_slow_query: float = variable("0.5", SECONDS, "seconds after which a query is logged with type sql")
 
     redis_host: str | None = variable(None, HOST, "required in dev and prod; unset in local, test: no shared cache")
@@ -90,7 +95,11 @@ class Settings:
     redis_username: str | None = variable(None, TEXT, "whom to log in as, where Redis has ACL users")
     redis_password: str | None = variable(None, SECRET, "where Redis asks for one")
     redis_ssl: bool = variable("false", BOOL, "TLS, with the certificate verified")
-    redis_ssl_ca: Path | None = variable(None, FILE, "CA file that REDIS_SSL verifies against instead of the system's")
+    redis_ssl_ca: Path | None = variable(
+        None, CERTIFICATES, "CA file that REDIS_SSL verifies against instead of the system's"
+    )
+    redis_ssl_cert: Path | None = variable(None, CERTIFICATES, "client certificate, where Redis asks for one")
+    redis_ssl_key: Path | None = variable(None, FILE, "private key of REDIS_SSL_CERT, without a passphrase")
     redis_cluster: bool = variable("false", BOOL, "REDIS_HOST is a node of a Redis Cluster")
     redis_max_connections: int = variable("50", COUNT, "connections at most, per process")
     redis_timeout: float = variable("1", SECONDS, "seconds for one command")
@@ -158,7 +167,7 @@ def defaults(texts: Mapping[str, str]) -> dict[str, str | MadeAtStart]:
 def rules(reading: Reading) -> Iterator[tuple[str, str]]:
     """What one variable asks of another; nothing is said of a variable that was refused already."""
     values, found = reading.values, reading.found
-    where, mode, most = values["SYS_ENV"], values["MYSQL_SSL_MODE"], values["MYSQL_POOL_MAX_SIZE"]
+    where, most = values["SYS_ENV"], values["MYSQL_POOL_MAX_SIZE"]
     # only with accounts:
     if where in {"dev", "prod"}:
         for name in ("MYSQL_HOST", "MYSQL_PASSWORD", "REDIS_HOST", "SECRET_KEY"):
@@ -169,10 +178,31 @@ def rules(reading: Reading) -> Iterator[tuple[str, str]]:
         yield "DEBUG", "false, since SYS_ENV is prod"
     if most is not None and (values["MYSQL_POOL_MIN_SIZE"] or 0) > most:
         yield "MYSQL_POOL_MIN_SIZE", f"at most MYSQL_POOL_MAX_SIZE, which is {most}"
-    if mode in {"verify_ca", "verify_identity"} and not found("MYSQL_SSL_CA"):
-        yield "MYSQL_SSL_CA", f"a readable file, since MYSQL_SSL_MODE is {mode}"
+    yield from tls_rules(reading)
     if values["REDIS_CLUSTER"] and values["REDIS_DB"]:
         yield "REDIS_DB", "0, since REDIS_CLUSTER is true"
+
+
+def tls_rules(reading: Reading) -> Iterator[tuple[str, str]]:
+    values, found = reading.values, reading.found
+    mode = values["MYSQL_SSL_MODE"]
+    if mode in {"verify_ca", "verify_identity"} and not found("MYSQL_SSL_CA"):
+        yield "MYSQL_SSL_CA", f"a readable file, since MYSQL_SSL_MODE is {mode}"
+    if mode == "disabled" and found("MYSQL_SSL_CERT"):
+        yield "MYSQL_SSL_MODE", "another word, since MYSQL_SSL_CERT is set"
+    if values["REDIS_SSL"] is False and found("REDIS_SSL_CERT"):
+        yield "REDIS_SSL", "true, since REDIS_SSL_CERT is set"
+    for certificate, key in (("MYSQL_SSL_CERT", "MYSQL_SSL_KEY"), ("REDIS_SSL_CERT", "REDIS_SSL_KEY")):
+        yield from wrong_pair(reading, certificate, key)
+
+
+def wrong_pair(reading: Reading, certificate: str, key: str) -> Iterator[tuple[str, str]]:
+    for one, other in ((certificate, key), (key, certificate)):
+        if reading.found(other) and not reading.found(one):
+            yield one, f"{VARIABLES[one].kind.expected}, since {other} is set"
+    files = reading.values[certificate], reading.values[key]
+    if all(files) and not belong_together(*files):
+        yield key, f"the private key of {certificate}, as PEM without a passphrase"
 
 
 TABLE = Table(Settings, defaults, rules, file="ENV_FILE", file_ignored=("SYS_ENV", "prod"), foreign=FOREIGN)

@@ -7,6 +7,8 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from infra.base.certificates import certificates
+
 HOST_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,253}"
 IPV6 = r"[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*"
 # As browsers send it: in lower case.
@@ -113,6 +115,7 @@ TEXT = Kind("str", "text without control characters", r"[^\0-\x1f\x7f-\x9f\ud800
 BOOL = Kind("bool", "true or false (yes, no, on, off, 1, 0)", f"(?i:{TRUE} {FALSE})".replace(" ", "|"), is_true)
 PATH = Kind("path", "a path", TEXT.pattern, Path)
 FILE = Kind("path", "a readable file", TEXT.pattern, readable)
+CERTIFICATES = Kind("path", "a readable PEM file of certificates", TEXT.pattern, certificates)
 HOST = Kind("str", "a host name or an IP address", f"{HOST_NAME}|{IPV6}")
 ORIGINS = several(ORIGIN, "origins like https://app.example.com, or *")
 HOSTS = several(rf"\*|(\*\.)?{HOST_NAME}|\[{IPV6}\]", "host names, *.example.com, or *")

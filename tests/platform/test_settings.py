@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import UnionType
 from typing import get_args, get_origin, get_type_hints
@@ -17,6 +18,7 @@ import settings
 from infra.base import variables
 from infra.base.near_misses import near_misses
 from infra.base.settings_command import as_env, as_markdown
+from tests.support.servers import LOOPBACK_NAMES, make_certificates
 
 ROOT = Path(__file__).parents[2]
 KEY = "k" * 32
@@ -43,7 +45,10 @@ DEFAULTS = {
     "MYSQL_QUERY_TIMEOUT": 10.0,
     "MYSQL_SSL_MODE": "preferred",
     "MYSQL_SSL_CA": None,
+    "MYSQL_SSL_CERT": None,
+    "MYSQL_SSL_KEY": None,
     "MYSQL_UNIX_SOCKET": None,
+    "MYSQL_INIT_COMMAND": None,
     "MYSQL_SLOW_QUERY": 0.5,
     "REDIS_HOST": None,
     "REDIS_PORT": 6379,
@@ -52,6 +57,8 @@ DEFAULTS = {
     "REDIS_PASSWORD": None,
     "REDIS_SSL": False,
     "REDIS_SSL_CA": None,
+    "REDIS_SSL_CERT": None,
+    "REDIS_SSL_KEY": None,
     "REDIS_CLUSTER": False,
     "REDIS_MAX_CONNECTIONS": 50,
     "REDIS_TIMEOUT": 1.0,
@@ -235,8 +242,9 @@ BAD = [
     ("MYSQL_POOL_MIN_SIZE", ["-1", "1.5"]),
     ("MYSQL_POOL_MAX_SIZE", ["0"]),
     ("MYSQL_SSL_MODE", ["verify-ca", "true", "verify"]),
-    ("MYSQL_SSL_CA", ["/nowhere/ca.pem", "/", "/proc/self/mem"]),
-    ("REDIS_SSL_CA", ["/nowhere/ca.pem", "/", "/proc/self/mem"]),
+    ("MYSQL_SSL_CA", ["/nowhere/ca.pem", "/", "/proc/self/mem", __file__]),
+    ("REDIS_SSL_CA", ["/nowhere/ca.pem", "/", "/proc/self/mem", __file__]),
+    ("MYSQL_INIT_COMMAND", ["SET a = 1\n", "a\x00b"]),
     ("REDIS_DB", ["-1", "x"]),
     ("REDIS_MAX_CONNECTIONS", ["0"]),
     ("ACCESS_TOKEN_TTL", ["0", "1.5", "15m", "99999999999"]),
@@ -374,9 +382,72 @@ def test_verifying_needs_a_ca(mode: str) -> None:
 
 
 def test_verifying_with_a_ca(tmp_path: Path) -> None:
-    (tmp_path / "ca.pem").write_text("x")
+    make_certificates(tmp_path, LOOPBACK_NAMES)
     loaded = load(MYSQL_SSL_MODE="verify_ca", MYSQL_SSL_CA=str(tmp_path / "ca.pem"))
     assert loaded.mysql_ssl_ca == tmp_path / "ca.pem"
+
+
+PAIR = {"CERT": "a", "KEY": "b"}
+CERTIFICATE, KEY_FILE = "a readable PEM file of certificates", "a readable file"
+NOT_ITS_KEY = {"KEY": "the private key of {0}_SSL_CERT, as PEM without a passphrase"}
+# a and b are a client's certificate and its key, c is another's key, s the key under a passphrase, n no PEM.
+CLIENT_CERTIFICATES = [
+    ({"CERT": "a"}, {"KEY": f"{KEY_FILE}, since {{0}}_SSL_CERT is set"}),
+    ({"KEY": "b"}, {"CERT": f"{CERTIFICATE}, since {{0}}_SSL_KEY is set"}),
+    ({"CERT": "a", "KEY": "c"}, NOT_ITS_KEY),
+    ({"CERT": "a", "KEY": "a"}, NOT_ITS_KEY),
+    ({"CERT": "a", "KEY": "s"}, NOT_ITS_KEY),
+    ({"CERT": "a", "KEY": "n"}, NOT_ITS_KEY),
+    ({"CERT": "n", "KEY": "b"}, {"CERT": CERTIFICATE}),
+    ({"CERT": "b", "KEY": "b"}, {"CERT": CERTIFICATE}),
+    ({"CERT": "a", "KEY": "/"}, {"KEY": KEY_FILE}),
+    (
+        {"CERT": "/nowhere", "KEY": "/nowhere"},
+        {"CERT": CERTIFICATE, "KEY": KEY_FILE},
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def pem(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    folder, others = (tmp_path_factory.mktemp(name) for name in ("own", "others"))
+    for each in (folder, others):
+        make_certificates(each, LOOPBACK_NAMES)
+    text = {name: (folder / file).read_text() for name, file in (("a", "server.pem"), ("b", "server.key"))}
+    text |= {"c": (others / "server.key").read_text(), "n": "not a certificate"}
+    secret = ["openssl", "pkcs8", "-topk8", "-in", "server.key", "-passout", "pass:secret", "-out", "secret.key"]
+    subprocess.run(secret, cwd=folder, check=True, capture_output=True)
+    text["s"] = (folder / "secret.key").read_text()
+
+    def path_of(letters: str) -> str:
+        if "/" in letters:
+            return letters
+        (folder / letters).write_text("".join(text[letter] for letter in letters))
+        return str(folder / letters)
+
+    return path_of
+
+
+@pytest.mark.parametrize("given", [PAIR, {"CERT": "ab", "KEY": "ab"}], ids=["two files", "one file"])
+def test_a_clients_certificate_has_its_key(pem: Callable[[str], str], given: dict[str, str]) -> None:
+    files = {part: pem(letters) for part, letters in given.items()}
+    loaded = load(MYSQL_SSL_CERT=files["CERT"], MYSQL_SSL_KEY=files["KEY"])
+    assert (str(loaded.mysql_ssl_cert), str(loaded.mysql_ssl_key)) == (files["CERT"], files["KEY"])
+
+
+@pytest.mark.parametrize("server", ["MYSQL", "REDIS"])
+@pytest.mark.parametrize(("given", "expected"), CLIENT_CERTIFICATES)
+def test_a_clients_certificate_and_its_key_are_a_pair(
+    pem: Callable[[str], str], server: str, given: dict[str, str], expected: dict[str, str]
+) -> None:
+    env = {f"{server}_SSL_{part}": pem(letters) for part, letters in given.items()} | {"REDIS_SSL": "true"}
+    said = {name: text.partition(": expected ")[2] for name, text in problems(env | {"SYS_ENV": "test"}).items()}
+    assert said == {f"{server}_SSL_{part}": text.format(server) for part, text in expected.items()}
+
+
+def test_a_clients_certificate_is_of_no_use_without_tls(pem: Callable[[str], str]) -> None:
+    pairs = {f"{server}_SSL_{part}": pem(text) for server in ("MYSQL", "REDIS") for part, text in PAIR.items()}
+    assert list(problems({"SYS_ENV": "test", "MYSQL_SSL_MODE": "disabled", **pairs})) == ["MYSQL_SSL_MODE", "REDIS_SSL"]
 
 
 def test_the_pool_cannot_be_larger_at_least_than_at_most() -> None:

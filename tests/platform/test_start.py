@@ -25,6 +25,7 @@ from tests.support.service import ROOT, Record, Service, clean_environment, pars
 Environment = dict[str, Any]
 
 REVISIONS = sorted(path.name[:4] for path in (ROOT / "migrations" / "versions").glob("[0-9]*.py"))
+WHO = "MYSQL_USERNAME and MYSQL_PASSWORD, MYSQL_SSL_MODE and MYSQL_SSL_CERT"
 STEPS = [f"migration {revision}, {number} of {len(REVISIONS)}" for number, revision in enumerate(REVISIONS, 1)]
 
 
@@ -135,8 +136,8 @@ def test_a_silent_database_that_was_tried_several_times_is_named_with_a_readable
 @pytest.mark.parametrize(
     ("wrong", "variable", "cause"),
     [
-        ({"MYSQL_PASSWORD": "not-this-one"}, "MYSQL_USERNAME and MYSQL_PASSWORD", "Access denied"),
-        ({"MYSQL_USERNAME": "nobody"}, "MYSQL_USERNAME and MYSQL_PASSWORD", "Access denied"),
+        ({"MYSQL_PASSWORD": "not-this-one"}, WHO, "Access denied"),
+        ({"MYSQL_USERNAME": "nobody"}, WHO, "Access denied"),
         ({"MYSQL_DATABASE": "berth_none"}, "MYSQL_DATABASE", "Unknown database 'berth_none'"),
         ({"MYSQL_DATABASE": "mysql"}, "MYSQL_DATABASE, and what MYSQL_USERNAME was granted", "Access denied"),
     ],
