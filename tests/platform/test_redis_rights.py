@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -35,7 +35,9 @@ PASSING = {  # what Redis says of a state that ends; LOADING and MISCONF with wo
     "BUSY Redis is busy running a script.": "Redis is busy running a script",
     "NOREPLICAS Not enough good replicas to write.": "Not enough good replicas",
     "ERR max number of clients reached": "max number of clients reached",
+    "DENIED Redis is running in protected mode because protected mode is enabled": "running in protected mode",
 }
+UNASKED = ("ERR max", "DENIED")  # said at once, before the client has asked for anything
 
 
 @pytest.fixture
@@ -187,16 +189,21 @@ def test_an_answer_about_one_key_does_not_lose_redis(own_redis: Redis) -> None:
 def saying(words: str) -> Iterator[int]:
     """A Redis that answers all but HELLO with this error; its port."""
     hello = b"%3\r\n$7\r\nversion\r\n$5\r\n7.0.0\r\n$5\r\nproto\r\n:3\r\n$2\r\nid\r\n:1\r\n"
-    with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as connections:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def answer(connection: socket.socket) -> None:
-            while received := connection.recv(65536):
-                commands = max(1, len(re.findall(rb"\*\d+\r\n", received)))
-                if words.startswith("ERR max"):  # as it is said: at once, and then it hangs up
-                    connection.sendall(f"-{words}\r\n".encode())
-                    return connection.close()
-                connection.sendall(hello if b"HELLO" in received else f"-{words}\r\n".encode() * commands)
-            return None
+            with connection, suppress(OSError):
+                while received := connection.recv(65536):
+                    commands = max(1, len(re.findall(rb"\*\d+\r\n", received)))
+                    error = f"-{words}\r\n".encode()
+                    connection.sendall(hello if b"HELLO" in received else error * commands)
+
+        def refuse(connection: socket.socket) -> None:
+            """Unasked, and then it hangs up."""
+            with connection, suppress(OSError):
+                connection.sendall(f"-{words}\r\n".encode())
+
+        serve = refuse if words.startswith(UNASKED) else answer
 
         def accept() -> None:
             while True:
@@ -204,8 +211,7 @@ def saying(words: str) -> Iterator[int]:
                     connection, _ = listener.accept()
                 except OSError:
                     return
-                connections.enter_context(connection)
-                threading.Thread(target=answer, args=[connection], daemon=True).start()
+                threading.Thread(target=serve, args=[connection], daemon=True).start()
 
         threading.Thread(target=accept, daemon=True).start()
         yield listener.getsockname()[1]
