@@ -23,7 +23,7 @@ REFUSALS = {
     r"\(1049, ": "MYSQL_DATABASE",
     r"\(1044, ": "MYSQL_DATABASE, and what MYSQL_USERNAME was granted",
     r"\((1045|1698), ": "MYSQL_USERNAME and MYSQL_PASSWORD, MYSQL_SSL_MODE and MYSQL_SSL_CERT",
-    r"MYSQL_SSL_MODE": "MYSQL_SSL_MODE",
+    r"MYSQL_SSL_MODE|\(3159, ": "MYSQL_SSL_MODE",  # 3159: the server has require_secure_transport
     f"MySQL.* {ALERT}": "MYSQL_SSL_CERT and MYSQL_SSL_KEY",
     ALERT: "REDIS_SSL_CERT and REDIS_SSL_KEY",
     r"MySQL.* CERTIFICATE_VERIFY_FAILED": "MYSQL_SSL_CA and MYSQL_HOST",

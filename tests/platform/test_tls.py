@@ -89,6 +89,15 @@ def test_disabled_is_refused_by_an_account_that_requires_tls(with_tls: MariaDB) 
     assert message.endswith("look at MYSQL_USERNAME and MYSQL_PASSWORD, MYSQL_SSL_MODE and MYSQL_SSL_CERT")
 
 
+def test_disabled_is_refused_by_a_server_that_requires_tls(with_tls: MariaDB) -> None:
+    with_tls.sql("SET GLOBAL require_secure_transport = ON")
+    try:
+        message = refusal(settings_for(with_tls, "disabled"))
+    finally:
+        with_tls.sql("SET GLOBAL require_secure_transport = OFF")
+    assert "MYSQL_SSL_MODE" in message.partition("look at ")[2]
+
+
 @pytest.mark.parametrize("mode", ["disabled", "preferred"])
 def test_disabled_and_preferred_take_plain_text_from_a_server_without_tls(
     start_service: StartService, mariadb: MariaDB, mode: str
