@@ -166,12 +166,12 @@ def defaults(texts: Mapping[str, str]) -> dict[str, str | MadeAtStart]:
 
 def rules(reading: Reading) -> Iterator[tuple[str, str]]:
     """What one variable asks of another; nothing is said of a variable that was refused already."""
-    values, found = reading.values, reading.found
+    values = reading.values
     where, most = values["SYS_ENV"], values["MYSQL_POOL_MAX_SIZE"]
     # only with accounts:
     if where in {"dev", "prod"}:
         for name in ("MYSQL_HOST", "MYSQL_PASSWORD", "REDIS_HOST", "SECRET_KEY"):
-            if not found(name) and (name != "MYSQL_HOST" or not found("MYSQL_UNIX_SOCKET")):
+            if not reading.found(name) and (name != "MYSQL_HOST" or not reading.found("MYSQL_UNIX_SOCKET")):
                 yield name, f"{VARIABLES[name].kind.expected}, since SYS_ENV is {where}"
     # end only
     if where == "prod" and values["DEBUG"]:

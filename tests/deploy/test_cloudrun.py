@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from settings import VARIABLES
 from tests.support.manifests import (
     DEPLOY,
     IMPORT_SECONDS,
@@ -106,7 +107,8 @@ def test_mysql_is_reached_through_the_socket_that_cloud_sql_mounts(file: str, tm
 
 def test_who_migrates_is_a_user_of_its_own(file: str, tmp_path: Path) -> None:
     username = settings_from(workload(file).variables, tmp_path).mysql_username
-    assert username == ("berth_migrate" if file == "migrate-job.yaml" else "berth")
+    serves = VARIABLES["MYSQL_USERNAME"].default
+    assert username == (f"{serves}_migrate" if file == "migrate-job.yaml" else serves)
 
 
 def test_redis_is_spoken_to_by_verified_tls(file: str, tmp_path: Path) -> None:

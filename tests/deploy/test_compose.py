@@ -191,9 +191,10 @@ def test_mysql_makes_one_user_that_serves_and_one_that_migrates(tmp_path: Path) 
     with MariaDB() as server:
         name, password = mysql["MYSQL_DATABASE"] + "_x", "it's a \\ password"
         server.sql(f"CREATE DATABASE {name}")
-        server.sql("DROP USER berth")
-        server.sql("CREATE USER berth IDENTIFIED BY 'a password'")
-        server.sql(f"GRANT ALL ON `{name}`.* TO berth".replace("_", "\\_"))  # as the image does
+        server.sql(f"DROP USER {server.username}")
+        server.sql(f"CREATE USER {server.username} IDENTIFIED BY 'a password'")
+        pattern = name.replace("_", "\\_")  # as the image has it
+        server.sql(f"GRANT ALL ON `{pattern}`.* TO {server.username}")
         env = {"PATH": SEARCH, "MYSQL_DATABASE": name, "MYSQL_USER": mysql["MYSQL_USER"], "MIGRATE_PASSWORD": password}
         code = USERS.format(client=program("mariadb"), socket=server.unix_socket, script=ROOT / script)
         done = subprocess.run(["bash", "-ec", code], env=env, capture_output=True, text=True, check=False, timeout=60)

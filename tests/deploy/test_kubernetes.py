@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from app import ROUTES
 from handlers.health import PING_TIMEOUT
-from settings import VERSION
+from settings import VARIABLES, VERSION
 from tests.support.manifests import (
     DEPLOY,
     IMAGE,
@@ -106,9 +106,10 @@ def test_the_secret_has_the_keys_that_are_read_from_it(manifests: list[Manifest]
 
 
 def test_who_migrates_is_a_user_of_its_own_whose_password_no_server_can_read(manifests: list[Manifest]) -> None:
-    users = {work.name: work.variables.get("MYSQL_USERNAME", "berth") for work in workloads(manifests)}
-    assert users.pop("berth-migrate") == "berth_migrate"
-    assert set(users.values()) == {"berth"}
+    serves = VARIABLES["MYSQL_USERNAME"].default
+    users = {work.name: work.variables.get("MYSQL_USERNAME", serves) for work in workloads(manifests)}
+    assert users.pop("berth-migrate") == f"{serves}_migrate"
+    assert set(users.values()) == {serves}
     for work in workloads(manifests):
         mounted = {volume["secret"]["secretName"] for volume in work.pod["volumes"]}
         assert any(name.startswith("berth-migrate") for name in mounted) == (work.name == "berth-migrate")
