@@ -210,3 +210,17 @@ def test_a_transaction_within_a_transaction_is_refused_and_the_first_goes_on(mys
         await both_slots_work(database)
 
     play(scenario, mysql_env, MYSQL_POOL_MAX_SIZE=2)
+
+
+def test_a_close_cuts_what_still_runs(mariadb: MariaDB, mysql_env: Environment) -> None:
+    async def scenario(database: Database) -> float:
+        running = asyncio.create_task(database.execute("DO SLEEP(15)"))
+        while not any(row["info"] for row in await asyncio.to_thread(connections, mariadb, mysql_env)):
+            await asyncio.sleep(0.02)
+        started = time.monotonic()
+        await database.close()
+        with pytest.raises(Unavailable):
+            await running
+        return time.monotonic() - started
+
+    assert play(scenario, mysql_env, MYSQL_QUERY_TIMEOUT=18) < 5

@@ -1,5 +1,9 @@
 """`make mutants`: what it breaks, which tests it runs for that, and that what it leaves out is still there."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.mutating import mutate_code
@@ -61,3 +65,14 @@ def test_what_is_left_out_as_equivalent_is_still_in_the_code() -> None:
     assert equivalents()
     for path, old, _ in equivalents():
         assert all(line.strip() in (ROOT / path).read_text(encoding="utf-8") for line in old.split("\n")), (path, old)
+
+
+def test_a_test_that_hangs_is_red_and_the_next_one_runs(tmp_path: Path) -> None:
+    hangs = "import time\n\ndef test_hangs():\n    time.sleep(60)\n\ndef test_next():\n    pass\n"
+    (tmp_path / "test_hangs.py").write_text(hangs)
+    command = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-n", "0", "--limit", "1"]
+    command += ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path), str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=50)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "the test hangs: no end after 1 s" in done.stdout
+    assert "1 failed, 1 passed" in done.stdout
