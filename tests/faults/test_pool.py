@@ -7,6 +7,8 @@ import pytest
 
 from infra.base.errors import Unavailable
 from infra.sql.database import Database
+from infra.sql.mysql_driver import MySQLDriver
+from infra.sql.pool import Pool
 from tests.conftest import StartService
 from tests.faults.scenarios import (
     NEW_LOOP,
@@ -20,6 +22,7 @@ from tests.faults.scenarios import (
     lose_connection,
     play,
     rename,
+    settings_for,
 )
 from tests.support.proxy import Proxy
 from tests.support.servers import MariaDB
@@ -142,6 +145,23 @@ def test_the_pool_opens_its_minimum_at_once_and_never_more_than_its_maximum(
         return at_start, at_most
 
     assert play(scenario, mysql_env, MYSQL_POOL_MIN_SIZE=2, MYSQL_POOL_MAX_SIZE=4) == (2, 4)
+
+
+def test_a_pool_that_can_not_open_all_of_its_minimum_keeps_none(mariadb: MariaDB, mysql_env: Environment) -> None:
+    user, name = "two_at_most", mysql_env["MYSQL_DATABASE"]
+    mariadb.sql(f"GRANT ALL ON {name}.* TO {user} IDENTIFIED BY %s WITH MAX_USER_CONNECTIONS 2", mariadb.password)
+
+    async def main() -> None:
+        pool = Pool(driver, settings, min_size=3)
+        with pytest.raises(Unavailable):
+            await pool.open()
+        await asyncio.sleep(0.2)
+        found = mariadb.sql("SELECT id FROM information_schema.processlist WHERE user = %s", user)
+        assert (found, pool.size) == ([], 0)
+
+    settings = settings_for({**mysql_env, "MYSQL_USERNAME": user})
+    driver = MySQLDriver(settings, settings.mysql_host, settings.mysql_port)
+    asyncio.run(main())
 
 
 def test_a_connection_in_steady_use_is_replaced_when_it_is_old(mysql_env: Environment) -> None:

@@ -1,5 +1,6 @@
 """Start-up: what it waits for, what ends it, with which exit status, and what it says."""
 
+import asyncio
 import os
 import re
 import signal
@@ -15,6 +16,8 @@ from typing import Any
 import pymysql
 import pytest
 
+from infra.base.errors import StartupError, Unavailable
+from infra.process.startup import retry
 from infra.sql.schema import lock_name
 from settings import NAME, VERSION
 from tests.conftest import TEST_SETTINGS, StartService
@@ -246,6 +249,34 @@ def test_a_redis_that_comes_up_late_is_waited_for(start_service: StartService, r
         assert ready(service) == (200, "ok")
     finally:
         proxy.close()
+
+
+def test_a_redis_that_hangs_at_first_is_waited_for(start_service: StartService, redis: Redis) -> None:
+    proxy = Proxy(redis.port)
+    try:
+        proxy.stall()
+        env = {**redis.environment(), "REDIS_PORT": str(proxy.port), "REDIS_TIMEOUT": "0.5"}
+        service = start_service(**env, wait=False)
+        wait_until(lambda: proxy.accepted > 0, "the first connection", within=20)
+        proxy.hang()  # that one for ever
+        service.wait_until_started(within=10)
+        assert ready(service) == (200, "ok")
+    finally:
+        proxy.close()
+
+
+def test_what_is_refused_is_tried_ever_more_seldom_and_not_after_the_deadline() -> None:
+    attempts: list[float] = []
+
+    async def refused() -> None:
+        attempts.append(time.monotonic())
+        raise Unavailable("refused")
+
+    deadline = time.monotonic() + 1.2
+    with pytest.raises(StartupError):
+        asyncio.run(retry("a server", refused, deadline))
+    assert time.monotonic() < deadline + 0.5
+    assert 4 <= len(attempts) <= 7  # after 0.1, 0.2, 0.4 and 0.8 s, each with up to half of it less
 
 
 # The schema
