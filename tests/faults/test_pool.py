@@ -16,6 +16,7 @@ from tests.faults.scenarios import (
     both_slots_work,
     connection_id,
     connections,
+    eventually,
     kill,
     kill_all,
     list_sessions,
@@ -235,8 +236,7 @@ def test_a_transaction_within_a_transaction_is_refused_and_the_first_goes_on(mys
 def test_a_close_cuts_what_still_runs(mariadb: MariaDB, mysql_env: Environment) -> None:
     async def scenario(database: Database) -> float:
         running = asyncio.create_task(database.execute("DO SLEEP(15)"))
-        while not any(row["info"] for row in await asyncio.to_thread(connections, mariadb, mysql_env)):
-            await asyncio.sleep(0.02)
+        assert await asyncio.to_thread(eventually, lambda: any(row["info"] for row in connections(mariadb, mysql_env)))
         started = time.monotonic()
         await database.close()
         with pytest.raises(Unavailable):
