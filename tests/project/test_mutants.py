@@ -9,7 +9,7 @@ from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.mutating import mutate_code
 
 from tests.mutants.__main__ import equivalents
-from tests.mutants.operators import OPERATORS
+from tests.mutants.operators import OPERATORS, RemoveDecorator
 from tests.mutants.rooms import LEFT_OUT, ROOMS, ROOT, modules
 
 SOURCE = '''
@@ -50,8 +50,17 @@ def test_a_statement_a_condition_a_bound_and_a_time_out_are_broken(line: str) ->
     assert line in mutants(SOURCE)
 
 
-def test_a_docstring_is_left_alone() -> None:
-    assert mutants('"""A docstring."""\nimport os\n') == set()
+@pytest.mark.parametrize("source", ['"""A docstring."""\nimport os\n', "@overload\ndef f() -> int: ...\n"])
+def test_what_only_a_reader_or_a_type_checker_reads_is_left_alone(source: str) -> None:
+    assert mutants(source) == set()
+
+
+def test_a_decorator_is_left_out() -> None:
+    source = "@cache\n@other\ndef f(): ...\n"
+    assert [mutate_code(source, RemoveDecorator(), number) for number in range(2)] == [
+        "@other\ndef f(): ...\n",
+        "@cache\ndef f(): ...\n",
+    ]
 
 
 def test_every_module_belongs_to_a_room_with_tests() -> None:
