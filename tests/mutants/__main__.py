@@ -109,7 +109,7 @@ def play(room: str, mutants: list[Mutant], *, quick: bool) -> list[Mutant]:
     """Those that survive the room's tests."""
     tests = [name for name in ROOMS[room] if (ROOT / name).exists()]
     command = f"{sys.executable} -m pytest -x -q -n 0 -p no:cacheprovider --limit {HANGS}"
-    command += f" {' '.join(tests[:1] if quick else tests)}"
+    command += f" -o faulthandler_timeout={HANGS + 30} {' '.join(tests[:1] if quick else tests)}"
     started = time.monotonic()
     outcome, output = run_tests(command, timeout=3600)
     if outcome is not TestOutcome.SURVIVED:

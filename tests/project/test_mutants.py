@@ -76,12 +76,19 @@ def test_what_is_left_out_as_equivalent_is_still_in_the_code() -> None:
         assert all(line.strip() in (ROOT / path).read_text(encoding="utf-8") for line in old.split("\n")), (path, old)
 
 
-def test_a_test_that_hangs_is_red_and_the_next_one_runs(tmp_path: Path) -> None:
-    hangs = "import time\n\ndef test_hangs():\n    time.sleep(60)\n\ndef test_next():\n    pass\n"
-    (tmp_path / "test_hangs.py").write_text(hangs)
+HANGS = "import signal, time\n\ndef test_hangs():\n    {before}time.sleep(60)\n\ndef test_next():\n    pass\n"
+DEAF = "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM}); "  # as within C
+
+
+@pytest.mark.parametrize(
+    ("before", "said"),
+    [("", "the test hangs: no end after 1 s\n1 failed, 1 passed"), (DEAF, "Timeout (0:00:02)!")],
+    ids=["in Python", "in C"],
+)
+def test_a_test_that_hangs_is_red(tmp_path: Path, before: str, said: str) -> None:
+    (tmp_path / "test_hangs.py").write_text(HANGS.format(before=before))
     command = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-n", "0", "--limit", "1"]
-    command += ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path), str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=50)
+    command += ["-o", "faulthandler_timeout=2", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path)]
+    done = subprocess.run([*command, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False, timeout=50)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "the test hangs: no end after 1 s" in done.stdout
-    assert "1 failed, 1 passed" in done.stdout
+    assert [line for line in said.splitlines() if line not in done.stdout + done.stderr] == []
