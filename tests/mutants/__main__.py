@@ -62,7 +62,7 @@ def make(path: Path, number: int, occurrence: int) -> Mutant | None:
     before, after = source.splitlines(), code.splitlines()
     blocks = difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes()
     _, first, last, start, end = next(block for block in blocks if block[0] != "equal")
-    old, new = ("\n  ".join(line.strip() for line in part) for part in (before[first:last], after[start:end]))
+    old, new = ("\n  ".join(filter(None, map(str.strip, part))) for part in (before[first:last], after[start:end]))
     return Mutant(path, first + 1, old, new, code)
 
 
@@ -78,7 +78,7 @@ def sample(paths: list[Path], size: int, chance: random.Random) -> list[Mutant]:
     found: list[Mutant] = []
     for path, line in lines:
         mutant = make(path, *chance.choice(by_line[path, line]))
-        if mutant and (str(mutant.path), mutant.old, mutant.new) not in known:
+        if mutant and not {(str(mutant.path), mutant.old, new) for new in (mutant.new, "*")} & known:
             found.append(mutant)
         if len(found) == size:
             break
@@ -86,13 +86,13 @@ def sample(paths: list[Path], size: int, chance: random.Random) -> list[Mutant]:
 
 
 def equivalents() -> set[tuple[str, str, str]]:
-    """Path, old and new text of those that are known to change nothing that anybody could notice."""
+    """Path, old and new text (`*`: any) of those that are known to change nothing that anybody could notice."""
     found = set()
     for block in EQUIVALENT.read_text(encoding="utf-8").split("\n\n"):
         lines = [line for line in block.splitlines() if line and not line.startswith("#")]
         if lines:
             path, old, new, *_ = lines
-            found.add((path, old.removeprefix("- "), new.removeprefix("+ ")))
+            found.add((path, old.removeprefix("-").strip(), new.removeprefix("+").strip()))
     return found
 
 

@@ -1,5 +1,6 @@
 """`make mutants`: what it breaks, which tests it runs for that, and that what it leaves out is still there."""
 
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.mutating import mutate_code
 
-from tests.mutants.__main__ import equivalents
+from tests.mutants.__main__ import equivalents, sample
 from tests.mutants.operators import OPERATORS, RemoveDecorator
 from tests.mutants.rooms import LEFT_OUT, ROOMS, ROOT, modules
 
@@ -68,6 +69,13 @@ def test_every_module_belongs_to_a_room_with_tests() -> None:
     without = {str(path.relative_to(ROOT)) for path in files} - {str(path) for room in ROOMS for path in modules(room)}
     assert without == LEFT_OUT
     assert [name for tests in ROOMS.values() for name in tests if not (ROOT / name).exists()] == []
+
+
+def test_a_break_that_is_known_to_be_equivalent_is_not_made() -> None:
+    path = Path("infra/sql/mysql_driver.py")
+    texts = [mutant.old for mutant in sample([path], 1000, random.Random(1))]
+    assert len(texts) > 20
+    assert "@lru_cache(maxsize=512)" not in texts
 
 
 def test_what_is_left_out_as_equivalent_is_still_in_the_code() -> None:
