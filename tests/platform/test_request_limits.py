@@ -101,6 +101,13 @@ def test_headers_sent_too_slowly_are_a_408(start_service: StartService) -> None:
     assert_problem(conversation(start_service(REQUEST_TIMEOUT=0.5), LIVE), 408)
 
 
+def test_headers_sent_too_slowly_are_a_408_after_another_request_too(start_service: StartService) -> None:
+    answers = conversation(start_service(REQUEST_TIMEOUT=0.5), LIVE + b"\r\n", LIVE)
+    one, other = answers.split(b"HTTP/1.1 ")[1:]
+    assert one.startswith(b"200")
+    assert_problem(b"HTTP/1.1 " + other, 408)
+
+
 def test_a_body_sent_too_slowly_is_a_408(start_service: StartService) -> None:
     assert_problem(conversation(start_service(REQUEST_TIMEOUT=0.5), LOGIN + b'Content-Length: 50\r\n\r\n{"login"'), 408)
 
