@@ -70,6 +70,7 @@ def test_a_client_that_closes_its_side_still_gets_all_its_answers(service: Servi
         connection.sendall(slow + LIVE + b"\r\n")
         connection.shutdown(socket.SHUT_WR)
         assert [answer.status_code for answer in read_answers(connection)] == [200, 200]
+        assert connection.recv(1) == b"", "it is still open"
 
 
 def unread(service: Service, client_port: int) -> int | None:
