@@ -178,6 +178,21 @@ def test_a_connection_in_steady_use_is_replaced_when_it_is_old(mysql_env: Enviro
     assert 2 <= len(set(seen)) <= 4
 
 
+def test_a_connection_in_steady_use_is_not_asked_whether_it_is_still_there(mysql_env: Environment) -> None:
+    async def pings(database: Database) -> int:
+        row = await database.fetch_one("SHOW SESSION STATUS LIKE 'Com_admin_commands'")
+        assert row
+        return int(row[1])
+
+    async def scenario(database: Database) -> int:
+        before = await pings(database)
+        for _ in range(30):
+            await database.fetch_one("SELECT 1")
+        return await pings(database) - before
+
+    assert play(scenario, mysql_env, MYSQL_POOL_MAX_SIZE=1) < 5  # a machine may stand still for a second
+
+
 def test_a_connection_that_the_server_closed_for_idleness_is_replaced_unseen(
     mariadb: MariaDB, mysql_env: Environment
 ) -> None:

@@ -44,9 +44,13 @@ def every_mutant(path: Path) -> Iterator[tuple[int, int, int]]:
     """The line that is broken, the operator's number, and the how manieth of its mutants it is."""
     nodes = list(ast_nodes(get_ast((ROOT / path).read_text(encoding="utf-8"))))
     for number, operator in enumerate(OPERATORS):
-        spans = [span for node in nodes for span in operator.mutation_positions(node)]
-        for occurrence, (start, _) in enumerate(spans):
-            yield start[0], number, occurrence
+        places = [node for node in nodes for _ in operator.mutation_positions(node)]
+        for occurrence, node in enumerate(places):
+            if node.type != "operator" or node.parent.type not in (
+                "parameters",
+                "param",
+            ):  # a `*` that multiplies nothing
+                yield node.start_pos[0], number, occurrence
 
 
 def make(path: Path, number: int, occurrence: int) -> Mutant | None:

@@ -56,6 +56,11 @@ def test_what_only_a_reader_or_a_type_checker_reads_is_left_alone(source: str) -
     assert mutants(source) == set()
 
 
+def test_a_star_that_multiplies_nothing_is_left_alone() -> None:
+    named = [mutant.new for mutant in sample([Path("infra/redis/store.py")], 1000, random.Random(1))]
+    assert [line for line in named if line.startswith(("def ", "async def "))] == []
+
+
 def test_a_decorator_is_left_out() -> None:
     source = "@cache\n@other\ndef f(): ...\n"
     assert [mutate_code(source, RemoveDecorator(), number) for number in range(2)] == [
