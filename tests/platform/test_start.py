@@ -5,11 +5,13 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -343,6 +345,16 @@ def test_a_migration_that_another_one_holds_up_for_too_long_ends_with_69(mariadb
     with holder, holder.cursor() as cursor:
         cursor.execute(f"SELECT GET_LOCK({lock_name(NAME)}, 0)")
         assert "another migration" in run_and_fail(env, "migrate", status=os.EX_UNAVAILABLE)["message"]
+
+
+def test_a_migration_of_a_file_that_another_process_has_locked_ends_with_69(tmp_path: Path) -> None:
+    env = {"DATA_DIR": str(tmp_path)}
+    assert run_app("migrate", env={**TEST_SETTINGS, **env}).returncode == 0
+    with closing(sqlite3.connect(tmp_path / f"{NAME}.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        message = run_and_fail(env, "migrate", status=os.EX_UNAVAILABLE)["message"]
+    assert "can't be migrated: " in message
+    assert "database is locked" in message
 
 
 def test_a_database_may_have_as_long_a_name_as_mysql_allows(mariadb: MariaDB) -> None:
