@@ -33,6 +33,7 @@ ROOMS = {
     "infra/events": [
         "tests/platform/test_outbox.py",
         "tests/accounts/test_events.py",
+        "tests/platform/test_metrics.py",
         "tests/platform/test_wrong_fields.py",
     ],
     "infra/fast": [
@@ -71,13 +72,19 @@ ROOMS = {
         "tests/platform/test_silence.py",
         "tests/platform/test_migrations.py",
         "tests/platform/test_imports.py",
+        "tests/platform/test_metrics.py",
+        "tests/faults/test_clients.py",
+        "tests/platform/test_outbox.py",
         "tests/platform/test_make.py",
     ],
     "infra/redis": [
         "tests/accounts/test_cache.py",
         "tests/platform/test_redis.py",
         "tests/faults/test_redis.py",
+        "tests/platform/test_metrics.py",
+        "tests/platform/test_tls.py",
         "tests/platform/test_silence.py",
+        "tests/platform/test_start.py",
     ],
     "infra/sql": [
         "tests/platform/test_database_errors.py",
@@ -91,6 +98,7 @@ ROOMS = {
         "tests/platform/test_silence.py",
         "tests/platform/test_tls.py",
         "tests/platform/test_start.py",
+        "tests/platform/test_metrics.py",
     ],
 }
 

@@ -1,8 +1,10 @@
 """What is asked of the database server, and what it says."""
 
+import gc
 import statistics
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -189,6 +191,18 @@ def test_no_connection_to_sqlite_outlives_its_use(start_service: StartService) -
         return [name for name in files if name.endswith("berth.db")]
 
     assert eventually(lambda: not opened()), opened()
+
+
+def test_a_connection_that_was_closed_is_not_kept_in_memory(tmp_path: Path) -> None:
+    async def scenario(database: Database) -> Any:
+        async with database.primary.connection() as connection:
+            await connection.run("SELECT 1", {})
+            raw = weakref.ref(connection.raw_connection)
+        del connection
+        gc.collect()
+        return raw()
+
+    assert play(scenario, {"DATA_DIR": str(tmp_path)}) is None
 
 
 # After an error, and on several servers

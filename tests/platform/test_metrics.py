@@ -171,7 +171,10 @@ def test_redis_hits_and_misses_errors_and_loss_are_told(start_service: StartServ
     assert (value(samples, "berth_redis_up"), value(samples, "berth_redis_errors_total")) == (1, 0)
     proxy.close()
     wait_until(lambda: value(scrape(service), "berth_redis_up") == 0, "the loss of Redis", within=10)
-    assert value(scrape(service), "berth_redis_errors_total") >= 1
+    errors = value(scrape(service), "berth_redis_errors_total")
+    assert errors >= 1
+    assert service.client.get("/v1/auth/me", headers=account.headers).status_code == 200
+    assert value(scrape(service), "berth_redis_errors_total") == errors  # without Redis nothing is tried
 
 
 def test_deliveries_of_events_are_told(start_service: StartService, sink: Sink) -> None:

@@ -89,7 +89,7 @@ def test_a_registration_and_a_deletion_are_told_as_cloudevents(
     wait_until_empty(service, sql)
 
 
-def test_what_an_instance_adds_it_sends_without_waiting_for_its_next_look(
+def test_what_an_instance_adds_or_finds_at_its_start_it_sends_without_waiting_for_its_next_look(
     request: pytest.FixtureRequest, sink: Sink, sql: Sql
 ) -> None:
     with starter(ServiceWithoutPolls, request) as start_one:
@@ -98,7 +98,14 @@ def test_what_an_instance_adds_it_sends_without_waiting_for_its_next_look(
         wait_until_empty(service, sql)
         delete(service, account)
         wait_until_empty(service, sql)
+        sink.stop()
+        left = service.sign_up()
+        kill_and_make_due(service, sql)
+        sink.start()
+        restart(start_one, service)
+        wait_until_empty(service, sql)
     sink.wait_for(account.id, "registered", "deleted")
+    sink.wait_for(left.id, "registered")
 
 
 def test_what_is_rolled_back_is_not_told(start_service: StartService, sink: Sink, sql: Sql) -> None:

@@ -101,6 +101,13 @@ def test_headers_sent_too_slowly_are_a_408(start_service: StartService) -> None:
     assert_problem(conversation(start_service(REQUEST_TIMEOUT=0.5), LIVE), 408)
 
 
+def test_headers_sent_too_slowly_are_a_408_after_another_request_too(start_service: StartService) -> None:
+    answers = conversation(start_service(REQUEST_TIMEOUT=0.5), LIVE + b"\r\n", LIVE)
+    one, other = answers.split(b"HTTP/1.1 ")[1:]
+    assert one.startswith(b"200")
+    assert_problem(b"HTTP/1.1 " + other, 408)
+
+
 def test_a_body_sent_too_slowly_is_a_408(start_service: StartService) -> None:
     assert_problem(conversation(start_service(REQUEST_TIMEOUT=0.5), LOGIN + b'Content-Length: 50\r\n\r\n{"login"'), 408)
 
@@ -270,9 +277,16 @@ def test_a_malformed_traceparent_starts_a_new_trace(service: Service, traceparen
     assert answered not in (TRACE, TRACE.upper(), "0" * 32)
 
 
-def test_forwarded_addresses_are_believed_only_from_trusted_proxies(start_service: StartService) -> None:
-    for allowed, client in (("127.0.0.1", "192.0.2.7"), ("10.0.0.1", "127.0.0.1")):
-        service = start_service(FORWARDED_ALLOW_IPS=allowed)
+def test_forwarded_addresses_are_believed_only_from_trusted_proxies(
+    start_service: StartService, tmp_path: Path
+) -> None:
+    """Also when a file names them, which uvicorn, that knows the variable itself, wouldn't read."""
+    (tmp_path / "env").write_text("FORWARDED_ALLOW_IPS=10.0.0.1\n")
+    for service, client in (
+        (start_service(FORWARDED_ALLOW_IPS="127.0.0.1"), "192.0.2.7"),
+        (start_service(FORWARDED_ALLOW_IPS="10.0.0.1"), "127.0.0.1"),
+        (start_service(ENV_FILE=tmp_path / "env"), "127.0.0.1"),
+    ):
         service.client.get("/nothing", headers={"X-Forwarded-For": "192.0.2.7"})
         assert service.wait_for_log(type="access", status=404)["client"] == client
 

@@ -376,6 +376,11 @@ def test_a_long_name_is_cut() -> None:
     assert set(errors) == {("n" * 199 + "…", UNKNOWN)}
 
 
+@pytest.mark.parametrize(("length", "named_as"), [(200, "n" * 200), (201, "n" * 199 + "…")])
+def test_a_name_may_have_200_characters(length: int, named_as: str) -> None:
+    assert named(ask(read_body, Everything, json.dumps({"n" * length: 1}))) == [(named_as, UNKNOWN)]
+
+
 def test_a_lone_surrogate_in_a_name_is_replaced() -> None:
     errors = named(ask(read_body, Everything, '{"x": 1, "\\ud800": 1, "names": {"\\ud800a": "x", "\\ud800a": "x"}}'))
     assert errors == [("x", UNKNOWN), ("?", UNKNOWN), ("names.?a", TWICE)]
