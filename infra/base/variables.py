@@ -285,7 +285,15 @@ def make_secret(path: Path) -> None:
 
 def without_userinfo(text: str) -> str:
     """Where a host belongs, some put a URL, with the password in it."""
-    return re.sub(r"(^(?!\w+://)|//)[^\s/]*:\S*@", r"\1***@", text)
+    return re.sub(r"\S+", lambda word: word_without_userinfo(word[0]), text)
+
+
+def word_without_userinfo(word: str) -> str:
+    # Looked for at one place of each word: a pattern that tries them all takes minutes for a long value.
+    scheme, slashes, rest = word.partition("//")
+    if not slashes:
+        scheme, rest = "", word
+    return scheme + slashes + re.sub(r"\A[^/:]*:.*@", "***@", rest)
 
 
 def path_shown(text: str) -> str:

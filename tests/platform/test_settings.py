@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from types import UnionType
 from typing import get_args, get_origin, get_type_hints
@@ -272,6 +273,13 @@ def test_is_refused_with_what_it_holds_and_what_was_expected(name: str, text: st
     assert ": expected " in said[name]
     assert len(said[name]) < 250
     assert said[name].isprintable()
+
+
+@pytest.mark.parametrize("part", ['{"a":', "//a:", "//", "a:", ": ", "@"])
+def test_a_long_wrong_value_is_refused_as_fast_as_a_short_one(part: str) -> None:
+    started = time.process_time()
+    refused(K_CE_OVERRIDES=part * 100_000)
+    assert time.process_time() - started < 5  # a pattern that tries each place anew takes half a minute
 
 
 def test_the_sentence() -> None:
