@@ -15,6 +15,7 @@ from infra.base.kinds import (
     HOSTS,
     KEY,
     KEYS,
+    NAMES,
     ORIGINS,
     OVERRIDES,
     PATH,
@@ -100,6 +101,7 @@ class Settings:
     access_token_ttl: int = variable("900", COUNT, "seconds an access token lives")
     refresh_token_ttl: int = variable("2592000", COUNT, "seconds a refresh token lives")
     login_rate_limit: RateLimit = variable("10/300", RATE, "failed attempts / seconds, per account and per client")
+    reserved_usernames: tuple[str, ...] = variable("", NAMES, "names that nobody can register, whatever their case")
 
     fast: str = variable("on", ON_OFF, "off: nothing bends another package; not from ENV_FILE", from_file=False)
 
