@@ -30,6 +30,7 @@ BLANK_LETTERS = re.compile(
 UNSEEN_CATEGORIES = {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp", "Zs"}
 FULL_STOPS = "\u3002"  # of RFC 3490, section 3.1; NFKC makes this one, or a plain one, of the others
 PUNYCODE = "xn--"
+LABEL_MAX = 63  # octets: RFC 1035, section 2.3.4
 BLANKS = " \u1680"  # NFKC makes the first one of every other
 
 Username = Annotated[
@@ -113,7 +114,7 @@ def email_key(email: str) -> str:
 
 def unicode_label(label: str) -> str:
     """A label of a domain, decoded when it is punycode of a label that may be; else as it is."""
-    if not label.startswith(PUNYCODE):
+    if not label.startswith(PUNYCODE) or len(label) > LABEL_MAX:
         return label
     try:
         decoded = label.removeprefix(PUNYCODE).encode("ascii").decode("punycode")

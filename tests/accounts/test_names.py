@@ -116,6 +116,7 @@ def test_what_is_another_address_stays_another_on_either_database(service: Servi
     "domain",
     [
         "xn--zzzzzzzzzzzzzz.example",  # no punycode
+        "xn--" + "\u00fc".encode("punycode").decode().rjust(70, "a") + ".example",  # longer than a label may be
         "xn--abc-.example",  # of plain letters
         "xn--99999999999.example",
         "xn--exa\u00e9.example",
