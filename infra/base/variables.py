@@ -279,6 +279,8 @@ def keep_secret(name: str, folder: str, kind: Kind, reading: Reading) -> None:
     try:
         if not path.exists():
             make_secret(path)
+        with suppress(OSError):
+            path.chmod(0o600)
         reading.values[name] = parse(read_secret(path), kind)
     except (OSError, ValueError) as error:
         expected = f"a directory that keeps a good {path.name} ({reason(error)})"
@@ -291,7 +293,6 @@ def make_secret(path: Path) -> None:
     draft = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
     try:
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            os.fchmod(file.fileno(), 0o600)  # whatever the umask takes away
             file.write(os.urandom(32).hex() + "\n")
         with suppress(FileExistsError):
             path.hardlink_to(draft)
