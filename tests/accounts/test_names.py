@@ -148,7 +148,7 @@ def test_a_blank_around_a_name_is_dropped_everywhere(service: Service, blank: st
 
 def test_a_blank_after_an_address_does_not_tell_whether_it_exists(start_service: StartService, backend: str) -> None:
     service = start_service(backend, LOGIN_RATE_LIMIT="6/60")
-    tried = []
+    tried: list[list[int]] = []
     for email in (service.sign_up().email, "nobody@example.com"):
         bodies = [{"login": email + " " * (n % 3), "password": "wrong one"} for n in range(8)]
         # each time from another address, or the second one would find the first one's limit
