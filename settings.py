@@ -4,8 +4,9 @@
 import dataclasses
 import sys
 from collections.abc import Iterator, Mapping
+from ipaddress import ip_network
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from infra.base.certificates import belong_together
 from infra.base.kinds import (
@@ -17,6 +18,7 @@ from infra.base.kinds import (
     HOSTS,
     KEY,
     KEYS,
+    NAMES,
     ORIGINS,
     OVERRIDES,
     PATH,
@@ -35,6 +37,7 @@ from infra.base.kinds import (
 )
 from infra.base.settings_command import main
 from infra.base.variables import MadeAtStart, Reading, Table, variable
+from infra.base.weak_secrets import weakness
 
 NAME = "berth"  # a DNS label; of logs, metrics, the token issuer, the database, keys in Redis
 VERSION = "0.1.0"  # `make release VERSION=...` changes it here and wherever else it stands
@@ -51,6 +54,10 @@ LOG_LEVEL = one_of("DEBUG INFO WARNING ERROR CRITICAL", str.upper)
 LOG_FORMAT = one_of("json gcp ecs console", str.lower)
 LOG_FORMAT_DEFAULT = "json; with K_SERVICE: gcp; local, on a terminal: console"
 SSL_MODE = one_of("disabled preferred required verify_ca verify_identity", str.lower)
+DAY = 86400  # seconds
+# What is sensible in production.
+LIFETIMES = {"ACCESS_TOKEN_TTL": (30, DAY), "REFRESH_TOKEN_TTL": (DAY // 24, 400 * DAY)}  # only with accounts
+WIDEST_NETWORK = 8  # bits of its prefix
 # What compose.yaml, and compose itself, read from .env.
 FOREIGN = rf"{IDENTIFIER.upper()}_\w+|COMPOSE_\w+|DOCKER_\w+|MYSQL_ROOT_\w+|MYSQL_USER|TZ"
 
@@ -109,6 +116,7 @@ class Settings:
     access_token_ttl: int = variable("900", COUNT, "seconds an access token lives")
     refresh_token_ttl: int = variable("2592000", COUNT, "seconds a refresh token lives")
     login_rate_limit: RateLimit = variable("10/300", RATE, "failed attempts / seconds, per account and per client")
+    reserved_usernames: tuple[str, ...] = variable("", NAMES, "names that nobody can register, whatever their case")
 
     fast: str = variable("on", ON_OFF, "off: nothing bends another package; not from ENV_FILE", from_file=False)
 
@@ -174,8 +182,8 @@ def rules(reading: Reading) -> Iterator[tuple[str, str]]:
             if not reading.found(name) and (name != "MYSQL_HOST" or not reading.found("MYSQL_UNIX_SOCKET")):
                 yield name, f"{VARIABLES[name].kind.expected}, since SYS_ENV is {where}"
     # end only
-    if where == "prod" and values["DEBUG"]:
-        yield "DEBUG", "false, since SYS_ENV is prod"
+    if where == "prod":
+        yield from rules_of_prod(values)
     if most is not None and (values["MYSQL_POOL_MIN_SIZE"] or 0) > most:
         yield "MYSQL_POOL_MIN_SIZE", f"at most MYSQL_POOL_MAX_SIZE, which is {most}"
     yield from tls_rules(reading)
@@ -205,7 +213,46 @@ def wrong_pair(reading: Reading, certificate: str, key: str) -> Iterator[tuple[s
         yield key, f"the private key of {certificate}, as PEM without a passphrase"
 
 
-TABLE = Table(Settings, defaults, rules, file="ENV_FILE", file_ignored=("SYS_ENV", "prod"), foreign=FOREIGN)
+def rules_of_prod(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Nothing that tells strangers too much, and no secret that they know or guess."""
+    if values["DEBUG"]:
+        yield "DEBUG", "false, since SYS_ENV is prod"
+    for name, line in VARIABLES.items():
+        if line.kind.type == "secret" and values[name]:
+            held = (values[name],) if isinstance(values[name], str) else values[name]
+            faults = filter(None, (weakness(secret, line.kind) for secret in held))
+            yield from ((name, f"{fault}, since SYS_ENV is prod") for fault in [*faults][:1])
+
+
+def cautions(reading: Reading) -> Iterator[str]:
+    """What production seldom means."""
+    values = reading.values
+    if values["SYS_ENV"] != "prod":
+        return
+    if believes_anyone(values["FORWARDED_ALLOW_IPS"] or ""):
+        yield "FORWARDED_ALLOW_IPS takes in everyone: any client may say which address it has, and escapes every limit"
+    if "*" in (values["CORS_ORIGINS"] or ()):
+        yield "CORS_ORIGINS is *: any page on the web may call from a browser"
+    for name, line in VARIABLES.items():
+        if line.kind is RATE and values[name] and not is_sensible(values[name]):
+            yield f"{name} is {reading.texts[name]}: expected at most one attempt a second, over a day at most"
+    # only with accounts:
+    for name, (least, most) in LIFETIMES.items():
+        if values[name] is not None and not least <= values[name] <= most:
+            yield f"{name} is {values[name]}: expected from {least} to {most} seconds"
+    # end only
+
+
+def believes_anyone(proxies: str) -> bool:
+    """Also by networks that are a half or a quarter of all addresses."""
+    return proxies == "*" or any(ip_network(part).prefixlen < WIDEST_NETWORK for part in proxies.split(",") if part)
+
+
+def is_sensible(rate: RateLimit) -> bool:
+    return rate.attempts <= rate.seconds <= DAY
+
+
+TABLE = Table(Settings, defaults, rules, cautions, file="ENV_FILE", file_ignored=("SYS_ENV", "prod"), foreign=FOREIGN)
 VARIABLES = TABLE.variables
 load = TABLE.load
 

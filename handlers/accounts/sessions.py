@@ -8,12 +8,15 @@ from typing import Annotated, Literal, NamedTuple
 
 from msgspec import Meta, Struct
 
-from handlers.accounts.accounts import Password, client_address, unique_key
+from handlers.accounts.accounts import client_address
+from handlers.accounts.names import SENT_MAX, login_key
+from handlers.accounts.password_rules import Password
 from handlers.accounts.principal import Account, AccountRow, Principal, account_of, name_account
 from handlers.accounts.state import AccountsState, Request
 from handlers.accounts.tokens import new_refresh_token, refresh_token_hash
 from infra.base.ids import Id, new_id
 from infra.base.times import Time, now_ms, utc
+from infra.http.openapi import ASKED_FOR
 from infra.http.operations import operation
 from infra.http.pages import Page, PageQuery, page_of
 from infra.http.problems import Problem, Unauthorized
@@ -27,7 +30,14 @@ audit = get_logger("audit")
 
 class Login(Struct, forbid_unknown_fields=True):
     login: Annotated[
-        str, Meta(min_length=1, max_length=254, description="a username or an email address", examples=["ada"])
+        str,
+        Meta(
+            min_length=1,
+            max_length=SENT_MAX,
+            description="a username or an email address",
+            examples=["ada"],
+            extra_json_schema={ASKED_FOR: {"maxLength": 254}},
+        ),
     ]
     password: Password
 
@@ -73,8 +83,7 @@ class Session(Struct):
 async def log_in(request: Request, body: Login) -> Tokens:
     """Start a session."""
     state = request.state
-    key = unique_key(body.login)
-    column = "email_key" if "@" in key else "username_key"
+    column, key = login_key(body.login)
     row = await state.database.fetch_one(
         f"SELECT id, username, email, created_at, updated_at, password_hash FROM accounts WHERE {column} = :key",  # noqa: S608
         {"key": key},

@@ -18,6 +18,19 @@ UTF8 = r"[^\0\ud800-\udfff]*"  # bytes that aren't UTF-8 reach os.environ as lon
 TRUE, FALSE = "true t yes y on 1", "false f no n off 0"
 
 
+def without_credentials(text: str) -> str:
+    """Where a host belongs, some put a URL, with a password or a token in it."""
+    return re.sub(r"\S+", lambda word: word_without_credentials(word[0]), text)
+
+
+def word_without_credentials(word: str) -> str:
+    # Looked for at one place of each word: a pattern that tries them all takes minutes for a long value.
+    scheme, slashes, rest = word.partition("//")
+    if not slashes:
+        return re.sub(r"\A[^/:]*:.*@", "***@", word)
+    return scheme + slashes + re.sub(r"[?#].*", "?***", re.sub(r"\A([^/:]*:.*|[^/]*)@", "***@", rest))
+
+
 class Kind(NamedTuple):
     """Values are those that match the pattern and that `make` accepts; of type `secret` none is ever shown."""
 
@@ -25,6 +38,7 @@ class Kind(NamedTuple):
     expected: str
     pattern: str
     make: Callable[[str], Any] = str
+    show: Callable[[str], str] = without_credentials  # what may be shown of a value, a right or a wrong one
 
 
 class RateLimit(NamedTuple):
@@ -110,6 +124,15 @@ def extensions(text: str) -> dict[str, str]:
     raise ValueError
 
 
+def extensions_shown(text: str) -> str:
+    """Their names: a value may be a token for whoever receives the events."""
+    try:
+        found = extensions(text)
+    except ValueError:
+        return "***"
+    return json.dumps({"extensions": dict.fromkeys(found, "***")} if found else {})
+
+
 # A newline at the end of a name, as `echo` puts it into Kubernetes secrets, is a mistake that nobody sees.
 TEXT = Kind("str", "text without control characters", r"[^\0-\x1f\x7f-\x9f\ud800-\udfff]+")
 BOOL = Kind("bool", "true or false (yes, no, on, off, 1, 0)", f"(?i:{TRUE} {FALSE})".replace(" ", "|"), is_true)
@@ -119,9 +142,10 @@ CERTIFICATES = Kind("path", "a readable PEM file of certificates", TEXT.pattern,
 HOST = Kind("str", "a host name or an IP address", f"{HOST_NAME}|{IPV6}")
 ORIGINS = several(ORIGIN, "origins like https://app.example.com, or *")
 HOSTS = several(rf"\*|(\*\.)?{HOST_NAME}|\[{IPV6}\]", "host names, *.example.com, or *")
+NAMES = several("[A-Za-z0-9._-]+", "names")
 PROXIES = Kind("str", "IP addresses or networks, comma-separated, or *", r"\*|[0-9A-Fa-f:./, ]+", proxies)
 SINK = Kind("str", "an http:// or https:// URL without a user and password", URL)
-OVERRIDES = Kind("json", 'JSON like {"extensions": {"name": "value"}}', UTF8, extensions)
+OVERRIDES = Kind("json", 'JSON like {"extensions": {"name": "value"}}', UTF8, extensions, extensions_shown)
 RATE = Kind("rate", "attempts/seconds, like 10/300", "[1-9][0-9]{0,8}/[1-9][0-9]{0,8}", rate)
 SECRET = Kind("secret", "UTF-8 text", UTF8)
 KEY = Kind("secret", "at least 32 bytes", UTF8, key)

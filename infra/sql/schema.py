@@ -109,7 +109,7 @@ def migration_connection(settings: Settings) -> "Iterator[sqlalchemy.Connection]
         lock = f"SELECT GET_LOCK({lock_name(settings.name)}, {seconds})"
     else:
         path = sqlite_path(settings)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        sqlite_driver.make_private(path)
         url = sqlalchemy.URL.create("sqlite", database=str(path))
         engine = sqlalchemy.create_engine(url, connect_args={"isolation_level": None, "timeout": seconds})
         lock = "BEGIN IMMEDIATE"

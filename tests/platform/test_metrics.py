@@ -1,6 +1,7 @@
 """/metrics: what a scrape tells, and what it never tells."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -201,7 +202,7 @@ def test_with_a_token_it_asks_for_it(start_service: StartService) -> None:
 
 
 def test_in_prod_without_a_token_there_is_no_such_route(start_service: StartService) -> None:
-    service = start_service("mysql+redis", SYS_ENV="prod", SECRET_KEY="k" * 32)
+    service = start_service("mysql+redis", SYS_ENV="prod", SECRET_KEY=os.urandom(32).hex())
     assert_problem(service.client.get("/metrics"), 404)
     assert_problem(service.client.get("/metrics", headers={"Authorization": "Bearer None"}), 404)
 

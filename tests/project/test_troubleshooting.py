@@ -72,7 +72,7 @@ def as_on_the_page(messages: list[str], env: Environment) -> list[str]:
 
 
 def start_and_fail(env: Environment) -> list[str]:
-    own = {**TEST_SETTINGS, "HOST": "127.0.0.1", "PORT": str(free_port()), "SECRET_KEY": "k" * 32}
+    own = {**TEST_SETTINGS, "HOST": "127.0.0.1", "PORT": str(free_port()), "SECRET_KEY": os.urandom(32).hex()}
     env = {**own, "STARTUP_TIMEOUT": "3", **env}
     done = run_app(env=env)
     assert done.returncode in (69, 78), done.stdout

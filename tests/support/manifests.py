@@ -2,6 +2,7 @@
 
 import functools
 import math
+import os
 import re
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -24,7 +25,7 @@ USER = 10001
 SERVE = ["python", "app.py"]  # the image's command
 SECRETS = [name for name, line in VARIABLES.items() if line.kind.type == "secret"]
 CERTIFICATES = {name for name in VARIABLES if re.fullmatch("(MYSQL|REDIS)_SSL_(CA|CERT|KEY)", name)}
-SAMPLE_SECRET = "a-sample-of-32-bytes-or-more-0123456789"
+SAMPLE_SECRET = os.urandom(32).hex()  # production refuses what stands in this repository
 
 BASE_MIB, HASH_MIB = 80, 32  # resident after start and a first login (measured: 66); scrypt's N * r * 128, per core
 IMPORT_SECONDS = 5  # before STARTUP_TIMEOUT counts, on a slow node

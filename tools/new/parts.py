@@ -85,7 +85,14 @@ RULES = (
             "tests/faults/stops.py",
             "tests/faults/troubles.py",
         ),
-        variables=("SECRET_KEY", "SECRET_KEY_PREVIOUS", "ACCESS_TOKEN_TTL", "REFRESH_TOKEN_TTL", "LOGIN_RATE_LIMIT"),
+        variables=(
+            "SECRET_KEY",
+            "SECRET_KEY_PREVIOUS",
+            "ACCESS_TOKEN_TTL",
+            "REFRESH_TOKEN_TTL",
+            "LOGIN_RATE_LIMIT",
+            "RESERVED_USERNAMES",
+        ),
         tests=r"sign_up|log_in|/v1/auth|\b[aA]ccounts?\b|_account\b|account_|handlers\.accounts"
         r"|\.secret_key\b|secret_key(?=[\"\'])|tests\.faults\.(?:hang_ups|load|overload|quick_app|races|stops|troubles)"
         r"|Registration|\bsamples\(|\brefresh_tokens\b|def test_another_origin_may_use_the_methods|" + OF_SETTINGS,
