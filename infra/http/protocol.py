@@ -1,9 +1,8 @@
 """uvicorn's HTTP/1.1 with limits of our own: what it answers before the app can is a problem document, too."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
-from urllib.parse import unquote
 
 import httptools
 from starlette.types import Receive, Scope, Send
@@ -12,18 +11,25 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from infra import fast
 from infra.base.errors import Unavailable
 from infra.fast import batched_writes
-from infra.http.frame import Frame
+from infra.http.fields import members
+from infra.http.heads import VERSIONS, check_codings, check_hosts, target_of, unknown_version
+from infra.http.http10 import WithoutChunks
 from infra.http.limits import linger
+from infra.http.paths import decoded_path
 from infra.http.problems import Problem, problem_response
 from settings import Settings
 
 MAX_HEADER_BYTES = 64 * 1024
 MAX_PIPELINED = 100  # requests that wait for their turn on one connection: each takes far more memory than bytes
+WATCHED = frozenset({b"host", b"transfer-encoding", b"expect"})  # what a request's head is checked for
 HEADERS_TOO_LARGE = Problem(431, f"the headers may have at most {MAX_HEADER_BYTES} bytes")
 
 
 class Refusal:
-    """The answer to what isn't a request: a problem document, then the client may finish sending."""
+    """The answer to what isn't a request: a problem document, then the client may finish sending.
+
+    The app gets it as `scope["refusal"]`, an ASGI app that its Frame calls in place of what it frames.
+    """
 
     def __init__(self, problem: Problem | Unavailable) -> None:
         self.problem = problem
@@ -44,6 +50,8 @@ class Protocol(HttpToolsProtocol):
     header_bytes = 0  # of headers or trailers that aren't complete; 0 between requests and within a body
     received = 0  # bytes at once, which may be of several requests
     at_most = 0  # bytes that these headers can have: all that was received with any of them
+    version = ""  # of HTTP, once the request line is known to say it
+    data = unread = b""  # what was received, of which all is parsed but what began a request line
     in_body = False
     refused = False
     refusal: Problem | Unavailable | None = None  # why the parser was stopped, when not by what it parses
@@ -59,7 +67,7 @@ class Protocol(HttpToolsProtocol):
         if fast.enabled("batched_writes"):
             transport = batched_writes.wrap(transport, self.loop, self.tasks)
         super().connection_made(transport)
-        self.url, self.headers = b"", []
+        self.url, self.headers, self.watched = b"", [], list[tuple[bytes, bytes]]()
         self.header_timer = self.loop.call_later(self.settings.request_timeout, self.on_header_timeout)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -89,6 +97,7 @@ class Protocol(HttpToolsProtocol):
         self.received = len(data)
         self.at_most += self.received
         self.header_bytes += self.received
+        self.data = self.unread + data
         try:
             try:
                 self.parser.feed_data(data)
@@ -97,7 +106,9 @@ class Protocol(HttpToolsProtocol):
             if self.header_bytes > MAX_HEADER_BYTES:
                 self.refuse(HEADERS_TOO_LARGE)
         except httptools.HttpParserError:
-            self.refuse(self.refusal or Problem(400, "this is not valid HTTP/1.1"))
+            self.refuse(self.refusal or unknown_version(self.url, self.data))
+        parsed = self.in_body or self.refused or self.headers or not self.header_bytes
+        self.data, self.unread = b"", b"" if parsed else self.data[-MAX_HEADER_BYTES:]
         if self.header_bytes and not (self.in_body or self.refused or self.header_timer):
             self.header_timer = self.loop.call_later(self.settings.request_timeout, self.on_header_timeout)
 
@@ -113,12 +124,51 @@ class Protocol(HttpToolsProtocol):
         super().on_message_begin()
         self.at_most = self.received
         self.header_bytes = max(self.header_bytes, 1)
+        self.version, self.watched = "", []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """As uvicorn's, without the white space that httptools leaves at a value's end (RFC 9110, 5.5)."""
+        if not self.version:
+            self.read_version()
+        name = name.lower()
+        if name in WATCHED:
+            self.watched.append((name, value))
+        self.headers.append((name, value.strip(b" \t")))
+
+    def read_version(self) -> None:
+        """Refuses another version, and another protocol, whose names the parser takes for HTTP's."""
+        self.version = self.parser.get_http_version()
+        if self.version not in VERSIONS or b"%s HTTP/%s\r\n" % (self.url, self.version.encode()) not in self.data:
+            self.refusal = unknown_version(self.url, self.data)
+
+    def read_head(self) -> None:
+        """Raises a Problem for what the parser takes and RFC 9112 doesn't."""
+        hosts = [value.strip(b" \t") for name, value in self.watched if name == b"host"]
+        check_hosts(hosts, self.version)
+        if not self.url.startswith(b"/") or b"#" in self.url:
+            self.url, authority = target_of(self.parser.get_method(), self.url)
+            if authority is not None:
+                self.headers[:] = [header for header in self.headers if header[0] != b"host"] + [(b"host", authority)]
+        if len(self.watched) > len(hosts):
+            if codings := [value for name, value in self.watched if name == b"transfer-encoding"]:
+                check_codings(codings, self.version)
+            expected = members(value.decode("latin-1").lower() for name, value in self.watched if name == b"expect")
+            self.expect_100_continue = "100-continue" in expected and self.version == "1.1"
+        if self.version == "1.0":
+            self.app = WithoutChunks(self.app, self)
 
     def on_headers_complete(self) -> None:
+        if not self.version:
+            self.read_version()
         if self.at_most > MAX_HEADER_BYTES and self.too_large():
             self.refusal = HEADERS_TOO_LARGE
         if len(self.pipeline) >= MAX_PIPELINED:
             self.refusal = Unavailable("too many requests at once on one connection", retry_after=1)
+        if not self.refusal:
+            try:
+                self.read_head()
+            except Problem as problem:
+                self.refusal = problem
         if self.refusal:
             raise ValueError  # stops the parser: nothing of the request reaches the app
         super().on_headers_complete()
@@ -189,14 +239,23 @@ class Protocol(HttpToolsProtocol):
             self.cycle.scope["malformed_body"] = True  # type: ignore[typeddict-unknown-key]
             self.cycle.message_event.set()
             return
+        path, _, _ = self.url.partition(b"?")
+        raw_path = path if path.startswith(b"/") else b"/"
         scope: Any = {
             "type": "http",
-            "method": "-",
-            "path": unquote(self.url.partition(b"?")[0].decode("latin-1")) or "/",
-            "headers": [],
-            "client": self.client,
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
             "http_version": "1.1",
-            "state": self.app_state,
+            "method": "-",
+            "scheme": self.scheme,
+            "server": self.server,
+            "client": self.client,
+            "root_path": "",
+            "path": decoded_path(raw_path),
+            "raw_path": raw_path,
+            "query_string": b"",
+            "headers": self.headers,
+            "state": self.app_state.copy(),
+            "refusal": Refusal(problem),
         }
         pending = self.cycle
         self.cycle = RequestResponseCycle(
@@ -212,8 +271,7 @@ class Protocol(HttpToolsProtocol):
             keep_alive=False,
             on_response=self.on_response_complete,
         )
-        app: Any = Frame(Refusal(problem), debug=False)
-        self.pipeline.appendleft((self.cycle, app))
+        self.pipeline.appendleft((self.cycle, self.app))
         if pending is None or pending.response_complete:
             self.on_response_complete()  # nothing is under way, so that it starts at once
 
