@@ -19,7 +19,7 @@ def unknown_version(url: bytes, received: bytes) -> Problem:
     """Why a request line in `received` isn't HTTP/1.1's or HTTP/1.0's: 505 for another version of HTTP, else 400."""
     versions = (re.match(rb"([0-9]+(?:\.[0-9]+)?)\r?(?:\n|\Z)", rest) for rest in received.split(url + b" HTTP/")[1:])
     if {found[1] for found in versions if found} - {b"1.0", b"1.1"}:
-        return Problem(505, "HTTP/1.1 and HTTP/1.0 are spoken here")
+        return Problem(505, "the versions of HTTP that are spoken here are 1.0 and 1.1")
     return Problem(400, "this is not valid HTTP/1.1")
 
 

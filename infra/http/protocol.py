@@ -1,7 +1,7 @@
 """uvicorn's HTTP/1.1 with limits of our own: what it answers before the app can is a problem document, too."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import httptools
