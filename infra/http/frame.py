@@ -158,7 +158,9 @@ def context_of(headers: Mapping[bytes, bytes]) -> RequestContext:
     """A span of our own in the caller's trace: `traceparent` first, then `X-Cloud-Trace-Context`, else a new trace."""
     random_hex = random.getrandbits(192).to_bytes(24).hex()
     trace_id, sampled = trace_of(headers) or (random_hex[:32], False)
-    request_id = headers.get(b"x-request-id", b"").decode("latin-1").strip(OWS)
+    request_id = ""
+    if b"x-request-id" in headers:
+        request_id = headers[b"x-request-id"].decode("latin-1").strip(OWS)
     if not (request_id and re.fullmatch(REQUEST_ID, request_id)):
         request_id = new_id()
     return RequestContext(trace_id, random_hex[32:], request_id, sampled)

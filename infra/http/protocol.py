@@ -67,7 +67,9 @@ class Protocol(HttpToolsProtocol):
         if fast.enabled("batched_writes"):
             transport = batched_writes.wrap(transport, self.loop, self.tasks)
         super().connection_made(transport)
-        self.url, self.headers, self.watched = b"", [], list[tuple[bytes, bytes]]()
+        self.url, self.headers = b"", []
+        self.watched: list[tuple[bytes, bytes]] = []
+        self.known: list[tuple[bytes, bytes]] = []  # of the request before, when there was nothing to change in them
         self.header_timer = self.loop.call_later(self.settings.request_timeout, self.on_header_timeout)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -97,7 +99,7 @@ class Protocol(HttpToolsProtocol):
         self.received = len(data)
         self.at_most += self.received
         self.header_bytes += self.received
-        self.data = self.unread + data
+        self.data = data if self.version else self.unread + data
         try:
             try:
                 self.parser.feed_data(data)
@@ -107,8 +109,9 @@ class Protocol(HttpToolsProtocol):
                 self.refuse(HEADERS_TOO_LARGE)
         except httptools.HttpParserError:
             self.refuse(self.refusal or unknown_version(self.url, self.data))
-        parsed = self.in_body or self.refused or self.headers or not self.header_bytes
-        self.data, self.unread = b"", b"" if parsed else self.data[-MAX_HEADER_BYTES:]
+        if self.header_bytes:
+            self.keep_request_line()
+        self.data = b""
         if self.header_bytes and not (self.in_body or self.refused or self.header_timer):
             self.header_timer = self.loop.call_later(self.settings.request_timeout, self.on_header_timeout)
 
@@ -128,18 +131,33 @@ class Protocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """As uvicorn's, without the white space that httptools leaves at a value's end (RFC 9110, 5.5)."""
-        if not self.version:
-            self.read_version()
         name = name.lower()
         if name in WATCHED:
             self.watched.append((name, value))
-        self.headers.append((name, value.strip(b" \t")))
+        self.headers.append((name, value.strip()))  # the parser takes blanks and tabs only
+
+    def keep_request_line(self) -> None:
+        """Of headers that aren't complete."""
+        if self.headers and not (self.version or self.in_body):
+            self.read_version()
+        self.unread = b"" if self.version or self.refused else self.data[-MAX_HEADER_BYTES:]
 
     def read_version(self) -> None:
         """Refuses another version, and another protocol, whose names the parser takes for HTTP's."""
+        if self.url + b" HTTP/1.1\r\n" in self.data and self.data.count(b" HTTP/") == 1:
+            self.version = "1.1"
+            return
         self.version = self.parser.get_http_version()
         if self.version not in VERSIONS or b"%s HTTP/%s\r\n" % (self.url, self.version.encode()) not in self.data:
             self.refusal = unknown_version(self.url, self.data)
+
+    def check_head(self) -> None:
+        try:
+            self.read_head()
+        except Problem as problem:
+            self.refusal = self.refusal or problem
+        if len(self.watched) == 1 and self.watched[0][0] == b"host" and not self.refusal:
+            self.known = self.watched
 
     def read_head(self) -> None:
         """Raises a Problem for what the parser takes and RFC 9112 doesn't."""
@@ -164,11 +182,8 @@ class Protocol(HttpToolsProtocol):
             self.refusal = HEADERS_TOO_LARGE
         if len(self.pipeline) >= MAX_PIPELINED:
             self.refusal = Unavailable("too many requests at once on one connection", retry_after=1)
-        if not self.refusal:
-            try:
-                self.read_head()
-            except Problem as problem:
-                self.refusal = problem
+        if self.watched != self.known or self.url[:1] != b"/" or b"#" in self.url or self.version != "1.1":
+            self.check_head()
         if self.refusal:
             raise ValueError  # stops the parser: nothing of the request reaches the app
         super().on_headers_complete()

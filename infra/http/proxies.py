@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -20,13 +20,12 @@ class TrustedProxies:
     def __init__(self, proxies: str) -> None:
         self.everybody = proxies == "*"
         self.networks = () if self.everybody else tuple(network_of(text) for text in proxies.split(","))
-        self.holds = functools.lru_cache(maxsize=4096)(self.find)
 
     def __contains__(self, address: str | None) -> bool:
         """Whether an address that `address_of` has made is one of them."""
-        return self.everybody or (address is not None and self.holds(address))
+        return self.everybody or (address is not None and self.has(address))
 
-    def find(self, address: str) -> bool:
+    def has(self, address: str) -> bool:
         return any(ip_address(address) in network for network in self.networks)
 
 
@@ -39,16 +38,22 @@ class ForwardedHeaders:
     def __init__(self, app: ASGIApp, proxies: str) -> None:
         self.app = app
         self.proxies = TrustedProxies(proxies)
+        self.look_up = functools.lru_cache(maxsize=1024)(self.find)
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "http":
             peer, port = scope.get("client") or (None, 0)
-            address = address_of(peer) if peer else None
+            address, trusted = self.look_up(peer)
             if address != peer:
-                scope["client"] = (address or peer, port)
-            if address in self.proxies:
+                scope["client"] = (address, port)
+            if trusted:
                 self.read(scope)
         return self.app(scope, receive, send)
+
+    def find(self, peer: str | None) -> tuple[str | None, bool]:
+        """The peer's address, and whether it is a proxy's that is trusted. The socket of a file system has none."""
+        address = address_of(peer) if peer else None
+        return address or peer, address in self.proxies
 
     def read(self, scope: Scope) -> None:
         hops, protocols = [], []
@@ -62,10 +67,10 @@ class ForwardedHeaders:
         if hops and (client := self.client_of(members(hops))):
             scope["client"] = (client, 0)
 
-    def client_of(self, hops: Iterable[str]) -> str | None:
+    def client_of(self, hops: Sequence[str]) -> str | None:
         """Each proxy has added whom it heard from at the end."""
         client = None
-        for hop in reversed(list(hops)):
+        for hop in reversed(hops):
             address = address_of(hop)
             if address is None:
                 break
