@@ -9,7 +9,7 @@ from starlette.requests import Request
 
 from infra.events.cloudevents import STRUCTURED, CloudEvent
 from infra.http.bodies import convert_pairs, read_body
-from infra.http.fields import OWS, QUOTED, media_type, unquoted
+from infra.http.fields import OWS, QUOTED, unquoted
 from infra.http.problems import Problem
 
 Event = TypeVar("Event", bound=CloudEvent)
@@ -27,8 +27,7 @@ async def read_event(request: Request, struct: type[Event]) -> Event:
     Raises a Problem: 415 for a batch, 400 for headers that the binding forbids, 422 without an attribute that is
     required, and as `read_body`.
     """
-    content_type = media_type(request.headers.getlist("content-type"))
-    if content_type and content_type.name.startswith("application/cloudevents"):
+    if request.headers.get("content-type", "").strip(OWS).lower().startswith("application/cloudevents"):
         return await read_body(request, struct, STRUCTURED)
     await request.body()
     try:

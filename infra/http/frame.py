@@ -66,7 +66,11 @@ class Frame:
         token = request_context.set(exchange.context)
         metrics.in_flight += 1
         try:
-            app = scope.get("refusal") or (self.cors and self.cors.preflight(scope)) or self.app
+            app = self.app
+            if "refusal" in scope:
+                app = scope["refusal"]
+            elif self.cors:
+                app = self.cors.preflight(scope) or app
             await app(scope, exchange.receive, exchange.send)
         except asyncio.CancelledError:  # the server's last word at the end of SHUTDOWN_TIMEOUT
             await exchange.answer(Unavailable("the service is stopping"))

@@ -51,7 +51,8 @@ class Protocol(HttpToolsProtocol):
     received = 0  # bytes at once, which may be of several requests
     at_most = 0  # bytes that these headers can have: all that was received with any of them
     version = ""  # of HTTP, once the request line is known to say it
-    data = unread = b""  # what was received, of which all is parsed but what began a request line
+    data = unread = b""  # what was received, after what came before of a request line
+    begun = 0  # requests in that
     in_body = False
     refused = False
     refusal: Problem | Unavailable | None = None  # why the parser was stopped, when not by what it parses
@@ -69,7 +70,7 @@ class Protocol(HttpToolsProtocol):
         super().connection_made(transport)
         self.url, self.headers = b"", []
         self.watched: list[tuple[bytes, bytes]] = []
-        self.known: list[tuple[bytes, bytes]] = []  # of the request before, when there was nothing to change in them
+        self.known = [(b"", b"")]  # of a request before, whose Host names one and that had no other
         self.header_timer = self.loop.call_later(self.settings.request_timeout, self.on_header_timeout)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -100,6 +101,7 @@ class Protocol(HttpToolsProtocol):
         self.at_most += self.received
         self.header_bytes += self.received
         self.data = data if self.version else self.unread + data
+        self.begun = 0
         try:
             try:
                 self.parser.feed_data(data)
@@ -127,6 +129,7 @@ class Protocol(HttpToolsProtocol):
         super().on_message_begin()
         self.at_most = self.received
         self.header_bytes = max(self.header_bytes, 1)
+        self.begun += 1
         self.version, self.watched = "", []
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -144,12 +147,11 @@ class Protocol(HttpToolsProtocol):
 
     def read_version(self) -> None:
         """Refuses another version, and another protocol, whose names the parser takes for HTTP's."""
-        if self.url + b" HTTP/1.1\r\n" in self.data and self.data.count(b" HTTP/") == 1:
-            self.version = "1.1"
-            return
-        self.version = self.parser.get_http_version()
-        if self.version not in VERSIONS or b"%s HTTP/%s\r\n" % (self.url, self.version.encode()) not in self.data:
-            self.refusal = unknown_version(self.url, self.data)
+        self.version = "1.1"
+        if self.begun > 1 or self.url + b" HTTP/1.1\r\n" not in self.data:
+            self.version = self.parser.get_http_version()
+            if self.version not in VERSIONS or b"%s HTTP/%s\r\n" % (self.url, self.version.encode()) not in self.data:
+                self.refusal = unknown_version(self.url, self.data)
 
     def check_head(self) -> None:
         try:
@@ -260,7 +262,7 @@ class Protocol(HttpToolsProtocol):
             "type": "http",
             "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
             "http_version": "1.1",
-            "method": "-",
+            "method": "HEAD" if self.url and self.parser.get_method() == b"HEAD" else "-",  # whose answer has no body
             "scheme": self.scheme,
             "server": self.server,
             "client": self.client,

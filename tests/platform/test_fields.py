@@ -1,11 +1,16 @@
 """Header fields are read as their RFCs say: white space, lists, several lines, quoted strings, what may come once."""
 
+import asyncio
+import json
 import re
 from collections.abc import Iterator
 
 import pytest
+from starlette.requests import Request
 
+from infra.http.etags import IF_MATCH
 from infra.http.fields import MediaType, media_type, members
+from infra.http.problems import Problem
 from tests.conftest import TEST_SETTINGS
 from tests.support.servers import wait_until
 from tests.support.service import Service
@@ -272,6 +277,47 @@ def test_what_a_client_has_is_told_by_if_none_match(service: Service, path: str,
     assert unquoted.status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("lines", "matches"),
+    [
+        (['"5"'], True),
+        ([' \t"5" '], True),
+        (["*"], True),
+        (["* "], True),
+        (['"4", "5"'], True),
+        ([',"4",,\t"5",'], True),
+        (['"4"', '"5"'], True),
+        (['"a,b", "5"'], True),
+        (['W/"4", "5"'], True),
+        (['W/"5"'], False),
+        (['"4""5"'], False),
+        (['"4" "5"'], False),
+        (['"a"5""'], False),
+        (['"4", *'], False),
+        (['*, "5"'], False),
+        (["5"], False),
+        (["'5'"], False),
+        (['"5'], False),
+        (['"5", x'], False),
+        (['"4,"5"'], False),
+        ([r'"\"5"'], False),
+        ([""], False),
+        ([","], False),
+    ],
+)
+def test_a_change_is_of_a_version_that_if_match_names(lines: list[str], matches: bool) -> None:
+    async def check() -> None:
+        request = Request({"type": "http", "headers": [(b"if-match", line.encode()) for line in lines]})
+        (await IF_MATCH.read(request, None)).check('"5"')
+
+    if matches:
+        asyncio.run(check())
+    else:
+        with pytest.raises(Problem) as refused:
+            asyncio.run(check())
+        assert refused.value.status == 412
+
+
 # Events in headers: the CloudEvents HTTP binding, 3.1
 
 EVENT = {"specversion": "1.0", "source": "/tests", "type": "dev.berth.sessions.purge"}
@@ -311,6 +357,23 @@ def test_an_attribute_that_the_binding_forbids_is_a_400(service: Service, name: 
 )
 def test_a_header_of_no_attribute_is_a_400(service: Service, line: str) -> None:
     assert_problem(event(service, line, id="e"), 400)
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        (" \tApplication/CloudEvents+JSON ; charset=utf-8; x=y", 204),
+        ("application/cloudevents+json; charset", 415),
+        ("application/cloudevents+json; charset=latin-1", 415),
+        ("application/cloudevents-batch+json", 415),
+        ("application/cloudevents+avro", 415),
+        ("application/json", 422),
+    ],
+)
+def test_an_event_in_the_body_is_known_by_its_type(service: Service, said: str, status: int) -> None:
+    content = json.dumps(EVENT | {"id": "in a body"})
+    lines = [f"Authorization: Bearer {TOKEN}", f"Content-Type:{said}"]
+    assert send(service, f"POST {EVENTS}", *lines, content=content).status_code == status
 
 
 def test_an_event_has_one_value_of_each_attribute(service: Service) -> None:

@@ -368,3 +368,10 @@ def test_a_refusal_is_of_the_callers_trace_and_client(service: Service, sent: by
     assert json.loads(answer.body)["trace_id"] == trace
     assert answer.headers["x-request-id"] == f"r-{len(sent)}"
     assert service.wait_for_log(type="access", request_id=f"r-{len(sent)}")["client"] == "192.0.2.7"
+
+
+@pytest.mark.parametrize("sent", [b"HEAD / HTTP/1.1\r\n\r\n", b"HEAD / HTTP/2.0\r\nHost: x\r\n\r\n"])
+def test_a_refusal_of_head_has_no_body(service: Service, sent: bytes) -> None:
+    head, _, content = service.raw(sent, within=4).partition(b"\r\n\r\n")
+    assert head.split()[1] in (b"400", b"505")
+    assert content == b""
