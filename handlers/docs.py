@@ -5,6 +5,7 @@ from pathlib import Path
 
 from starlette.responses import Response
 
+from infra.http.etags import is_known
 from infra.http.openapi import openapi_document
 from infra.http.problems import Problem
 from infra.http.state import Request
@@ -48,7 +49,7 @@ def read(name: str) -> bytes:
 def cacheable(request: Request, content: bytes, headers: dict[str, str]) -> Response:
     """304 for whoever has this content already."""
     etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
-    known = etag in request.headers.get("if-none-match", "")
+    known = is_known(request, etag)
     return Response(
         b"" if known else content, 304 if known else 200, headers | {"Cache-Control": "no-cache", "ETag": etag}
     )

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable
-from ipaddress import ip_network
+from ipaddress import IPv6Address, ip_network
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,12 +76,27 @@ def one_of(words: str, fold: Callable[[str], str] = str) -> Kind:
     return Kind("str", "one of " + words.replace(" ", ", "), pattern if fold is str else f"(?i:{pattern})", fold)
 
 
-def several(item: str, expected: str) -> Kind:
-    return Kind("list", f"{expected}, comma-separated", f"(({item})( *, *({item}))*)?", items)
+def several(item: str, expected: str, make: Callable[[str], str] = str) -> Kind:
+    def each(text: str) -> tuple[str, ...]:
+        return tuple(map(make, items(text)))
+
+    return Kind("list", f"{expected}, comma-separated", f"(({item})( *, *({item}))*)?", each)
 
 
 def items(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",")) if text else ()
+
+
+def origin(text: str) -> str:
+    """As a browser sends it (https://url.spec.whatwg.org/#origin): without the port that its scheme has anyway."""
+    scheme, _, host = text.partition("://")
+    name, _, port = host.rpartition(":") if re.search(r":[0-9]+$", host) else (host, "", "")
+    if port and not 1 <= int(port) <= 65535:
+        raise ValueError("no port")
+    if name.startswith("["):
+        name = f"[{IPv6Address(name[1:-1])}]"
+    default = {"http": 80, "https": 443}.get(scheme)
+    return text if text == "*" else f"{scheme}://{name}" + (f":{int(port)}" if port and int(port) != default else "")
 
 
 def is_true(text: str) -> bool:
@@ -140,7 +155,7 @@ PATH = Kind("path", "a path", TEXT.pattern, Path)
 FILE = Kind("path", "a readable file", TEXT.pattern, readable)
 CERTIFICATES = Kind("path", "a readable PEM file of certificates", TEXT.pattern, certificates)
 HOST = Kind("str", "a host name or an IP address", f"{HOST_NAME}|{IPV6}")
-ORIGINS = several(ORIGIN, "origins like https://app.example.com, or *")
+ORIGINS = several(ORIGIN, "origins like https://app.example.com, or *", origin)
 HOSTS = several(rf"\*|(\*\.)?{HOST_NAME}|\[{IPV6}\]", "host names, *.example.com, or *")
 NAMES = several("[A-Za-z0-9._-]+", "names")
 PROXIES = Kind("str", "IP addresses or networks, comma-separated, or *", r"\*|[0-9A-Fa-f:./, ]+", proxies)

@@ -131,6 +131,7 @@ async def linger(receive: Receive) -> None:
 
 
 def host_allowed(host: str, allowed: tuple[str, ...]) -> bool:
-    """`*.example.com` allows every host below example.com; the port doesn't matter."""
+    """`*.example.com` allows every host below example.com; the port doesn't matter, nor the root's dot at the end."""
     name = host.lower().rsplit(":", 1)[0] if not host.endswith("]") else host.lower()
+    name = name.removesuffix(".")
     return any(name == one.lower() or (one.startswith("*.") and name.endswith(one[1:].lower())) for one in allowed)

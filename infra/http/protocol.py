@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Iterable
 from typing import Any
-from urllib.parse import unquote
 
 import httptools
 from starlette.types import Receive, Scope, Send
@@ -12,18 +11,25 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from infra import fast
 from infra.base.errors import Unavailable
 from infra.fast import batched_writes
-from infra.http.frame import Frame
+from infra.http.fields import members
+from infra.http.heads import VERSIONS, check_codings, check_hosts, target_of, unknown_version
+from infra.http.http10 import WithoutChunks
 from infra.http.limits import linger
+from infra.http.paths import decoded_path
 from infra.http.problems import Problem, problem_response
 from settings import Settings
 
 MAX_HEADER_BYTES = 64 * 1024
 MAX_PIPELINED = 100  # requests that wait for their turn on one connection: each takes far more memory than bytes
+WATCHED = frozenset({b"host", b"transfer-encoding", b"expect"})  # what a request's head is checked for
 HEADERS_TOO_LARGE = Problem(431, f"the headers may have at most {MAX_HEADER_BYTES} bytes")
 
 
 class Refusal:
-    """The answer to what isn't a request: a problem document, then the client may finish sending."""
+    """The answer to what isn't a request: a problem document, then the client may finish sending.
+
+    The app gets it as `scope["refusal"]`, an ASGI app that its Frame calls in place of what it frames.
+    """
 
     def __init__(self, problem: Problem | Unavailable) -> None:
         self.problem = problem
@@ -44,6 +50,9 @@ class Protocol(HttpToolsProtocol):
     header_bytes = 0  # of headers or trailers that aren't complete; 0 between requests and within a body
     received = 0  # bytes at once, which may be of several requests
     at_most = 0  # bytes that these headers can have: all that was received with any of them
+    version = ""  # of HTTP, once the request line is known to say it
+    data = unread = b""  # what was received, after what came before of a request line
+    begun = 0  # requests in that
     in_body = False
     refused = False
     refusal: Problem | Unavailable | None = None  # why the parser was stopped, when not by what it parses
@@ -60,6 +69,8 @@ class Protocol(HttpToolsProtocol):
             transport = batched_writes.wrap(transport, self.loop, self.tasks)
         super().connection_made(transport)
         self.url, self.headers = b"", []
+        self.watched: list[tuple[bytes, bytes]] = []
+        self.known = [(b"", b"")]  # of a request before, whose Host names one and that had no other
         self.header_timer = self.loop.call_later(self.settings.request_timeout, self.on_header_timeout)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -89,6 +100,8 @@ class Protocol(HttpToolsProtocol):
         self.received = len(data)
         self.at_most += self.received
         self.header_bytes += self.received
+        self.data = data if self.version else self.unread + data
+        self.begun = 0
         try:
             try:
                 self.parser.feed_data(data)
@@ -97,7 +110,10 @@ class Protocol(HttpToolsProtocol):
             if self.header_bytes > MAX_HEADER_BYTES:
                 self.refuse(HEADERS_TOO_LARGE)
         except httptools.HttpParserError:
-            self.refuse(self.refusal or Problem(400, "this is not valid HTTP/1.1"))
+            self.refuse(self.refusal or unknown_version(self.url, self.data))
+        if self.header_bytes:
+            self.keep_request_line()
+        self.data = b""
         if self.header_bytes and not (self.in_body or self.refused or self.header_timer):
             self.header_timer = self.loop.call_later(self.settings.request_timeout, self.on_header_timeout)
 
@@ -113,12 +129,63 @@ class Protocol(HttpToolsProtocol):
         super().on_message_begin()
         self.at_most = self.received
         self.header_bytes = max(self.header_bytes, 1)
+        self.begun += 1
+        self.version, self.watched = "", []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """As uvicorn's, without the white space that httptools leaves at a value's end (RFC 9110, 5.5)."""
+        name = name.lower()
+        if name in WATCHED:
+            self.watched.append((name, value))
+        self.headers.append((name, value.strip()))  # the parser takes blanks and tabs only
+
+    def keep_request_line(self) -> None:
+        """Of headers that aren't complete."""
+        if self.headers and not (self.version or self.in_body):
+            self.read_version()
+        self.unread = b"" if self.version or self.refused else self.data[-MAX_HEADER_BYTES:]
+
+    def read_version(self) -> None:
+        """Refuses another version, and another protocol, whose names the parser takes for HTTP's."""
+        self.version = "1.1"
+        if self.begun > 1 or self.url + b" HTTP/1.1\r\n" not in self.data:
+            self.version = self.parser.get_http_version()
+            if self.version not in VERSIONS or b"%s HTTP/%s\r\n" % (self.url, self.version.encode()) not in self.data:
+                self.refusal = unknown_version(self.url, self.data)
+
+    def check_head(self) -> None:
+        try:
+            self.read_head()
+        except Problem as problem:
+            self.refusal = self.refusal or problem
+        if len(self.watched) == 1 and self.watched[0][0] == b"host" and not self.refusal:
+            self.known = self.watched
+
+    def read_head(self) -> None:
+        """Raises a Problem for what the parser takes and RFC 9112 doesn't."""
+        hosts = [value.strip(b" \t") for name, value in self.watched if name == b"host"]
+        check_hosts(hosts, self.version)
+        if not self.url.startswith(b"/") or b"#" in self.url:
+            self.url, authority = target_of(self.parser.get_method(), self.url)
+            if authority is not None:
+                self.headers[:] = [header for header in self.headers if header[0] != b"host"] + [(b"host", authority)]
+        if len(self.watched) > len(hosts):
+            if codings := [value for name, value in self.watched if name == b"transfer-encoding"]:
+                check_codings(codings, self.version)
+            expected = members(value.decode("latin-1").lower() for name, value in self.watched if name == b"expect")
+            self.expect_100_continue = "100-continue" in expected and self.version == "1.1"
+        if self.version == "1.0":
+            self.app = WithoutChunks(self.app, self)
 
     def on_headers_complete(self) -> None:
+        if not self.version:
+            self.read_version()
         if self.at_most > MAX_HEADER_BYTES and self.too_large():
             self.refusal = HEADERS_TOO_LARGE
         if len(self.pipeline) >= MAX_PIPELINED:
             self.refusal = Unavailable("too many requests at once on one connection", retry_after=1)
+        if self.watched != self.known or self.url[:1] != b"/" or b"#" in self.url or self.version != "1.1":
+            self.check_head()
         if self.refusal:
             raise ValueError  # stops the parser: nothing of the request reaches the app
         super().on_headers_complete()
@@ -189,14 +256,23 @@ class Protocol(HttpToolsProtocol):
             self.cycle.scope["malformed_body"] = True  # type: ignore[typeddict-unknown-key]
             self.cycle.message_event.set()
             return
+        path, _, _ = self.url.partition(b"?")
+        raw_path = path if path.startswith(b"/") else b"/"
         scope: Any = {
             "type": "http",
-            "method": "-",
-            "path": unquote(self.url.partition(b"?")[0].decode("latin-1")) or "/",
-            "headers": [],
-            "client": self.client,
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
             "http_version": "1.1",
-            "state": self.app_state,
+            "method": "HEAD" if self.url and self.parser.get_method() == b"HEAD" else "-",  # whose answer has no body
+            "scheme": self.scheme,
+            "server": self.server,
+            "client": self.client,
+            "root_path": "",
+            "path": decoded_path(raw_path),
+            "raw_path": raw_path,
+            "query_string": b"",
+            "headers": self.headers,
+            "state": self.app_state.copy(),
+            "refusal": Refusal(problem),
         }
         pending = self.cycle
         self.cycle = RequestResponseCycle(
@@ -212,8 +288,7 @@ class Protocol(HttpToolsProtocol):
             keep_alive=False,
             on_response=self.on_response_complete,
         )
-        app: Any = Frame(Refusal(problem), debug=False)
-        self.pipeline.appendleft((self.cycle, app))
+        self.pipeline.appendleft((self.cycle, self.app))
         if pending is None or pending.response_complete:
             self.on_response_complete()  # nothing is under way, so that it starts at once
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from ipaddress import ip_network
 from pathlib import Path
 
 import kubernetes_validate
@@ -238,6 +239,21 @@ def test_the_container_listens_where_the_service_and_the_policy_lead(overlay: li
     assert find(overlay, "Service")["spec"]["ports"][0]["targetPort"] == port["name"]
     ingress = find(overlay, "NetworkPolicy")["spec"]["ingress"]
     assert [each["port"] for rule in ingress for each in rule["ports"]] == [port["containerPort"]]
+
+
+def test_the_policy_lets_only_the_ingress_and_the_scraper_in(overlay: list[Manifest]) -> None:
+    [rule] = find(overlay, "NetworkPolicy")["spec"]["ingress"]
+    peers = [(each["namespaceSelector"]["matchLabels"], each["podSelector"]["matchLabels"]) for each in rule["from"]]
+    assert peers == [
+        ({"kubernetes.io/metadata.name": namespace}, {"app.kubernetes.io/name": name})
+        for namespace, name in (("ingress-nginx", "ingress-nginx"), ("monitoring", "prometheus"))
+    ]
+
+
+def test_only_a_few_addresses_are_believed_to_forward(manifests: list[Manifest], tmp_path: Path) -> None:
+    for work in workloads(manifests):
+        believed = settings_from(work.variables, tmp_path).forwarded_allow_ips
+        assert sum(ip_network(part).num_addresses for part in believed.split(",")) < 256
 
 
 def test_the_policy_lets_out_what_the_settings_lead_to(overlay: list[Manifest], tmp_path: Path) -> None:

@@ -117,7 +117,6 @@ RULES = (
             ("`principal: Principal` lets in who is logged in, ", ""),
             ("./data, your accounts, stays", "./data stays"),
             ("-k login -x", "-k ready -x"),
-            (", and escape LOGIN_RATE_LIMIT", ""),
             ("; `handlers/accounts/` is the business, and a service without accounts does without it", ""),
             ("`audit` (who did what to an account)", "`audit` (who did what)"),
             (" or a refused sign-in", ""),
