@@ -12,14 +12,23 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from infra import fast
 from infra.base.errors import Unavailable
 from infra.fast import batched_writes
+from infra.http.connections import EXTRA_SECONDS, ConnectionLimits
 from infra.http.frame import Frame
-from infra.http.limits import linger
+from infra.http.limits import LINGER, PACE, linger
 from infra.http.problems import Problem, problem_response
 from settings import Settings
 
-MAX_HEADER_BYTES = 64 * 1024
-MAX_PIPELINED = 100  # requests that wait for their turn on one connection: each takes far more memory than bytes
-HEADERS_TOO_LARGE = Problem(431, f"the headers may have at most {MAX_HEADER_BYTES} bytes")
+MAX_HEADER_BYTES = 32 * 1024
+MAX_HEADER_FIELDS = 100  # each takes far more memory than it has bytes
+MAX_PIPELINED = 100  # requests that wait for their turn on one connection
+MAX_PIPELINED_BYTES = 64 * 1024
+MAX_BODY_WAITING = 16 * 1024  # bytes of a body that nobody reads yet, after which no more are taken
+END = b"\r\n\r\n"  # of a request without a body, or with chunks
+HEADERS_TOO_LARGE = Problem(
+    431, f"the headers may have at most {MAX_HEADER_FIELDS} fields and {MAX_HEADER_BYTES} bytes"
+)
+TOO_MANY_PIPELINED = Unavailable("too many requests at once on one connection", retry_after=1)
+TOO_MANY_CONNECTIONS = Unavailable("too many connections", retry_after=1)
 
 
 class Refusal:
@@ -50,22 +59,36 @@ class Protocol(HttpToolsProtocol):
     header_timer: asyncio.TimerHandle | None = None
     idle_timer: asyncio.TimerHandle | None = None
     idle_since: float | None = None  # the loop's seconds; None while something is asked
+    late = False  # the time of an idle connection has run out: it lingers, and its next answer is the last
+    waiting = b""  # what came while an answer was under way, unread
+    too_many = False  # the requests after those that wait are refused
+    last = False  # it has one of the last file descriptors
+    extra = False  # over a limit of connections: for /health only
+    write_timer: asyncio.TimerHandle | None = None
+    unsent = 0  # bytes, when the timer was set
 
-    def __init__(self, settings: Settings, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, settings: Settings, limits: ConnectionLimits, *options: Any) -> None:
+        super().__init__(*options)
         self.settings = settings
+        self.limits = limits
+        self.keep_alive = settings.keep_alive
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         if fast.enabled("batched_writes"):
             transport = batched_writes.wrap(transport, self.loop, self.tasks)
         super().connection_made(transport)
         self.url, self.headers = b"", []
-        self.header_timer = self.loop.call_later(self.settings.request_timeout, self.on_header_timeout)
+        self.extra = not self.limits.enter(self, self.client[0] if self.client else None, last=self.last)
+        within = EXTRA_SECONDS if self.extra else self.settings.request_timeout
+        self.header_timer = self.loop.call_later(within, self.on_header_timeout)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.limits.leave(self)
+        self.waiting = b""
         self.forget_header_timer()
-        if self.idle_timer:
-            self.idle_timer.cancel()
+        for timer in (self.idle_timer, self.write_timer):
+            if timer:
+                timer.cancel()
         if self.running:
             self.running.disconnected = True  # uvicorn tells the newest request only, and the others write on
             self.running.message_event.set()
@@ -83,9 +106,54 @@ class Protocol(HttpToolsProtocol):
         return True
 
     def data_received(self, data: bytes) -> None:
-        if self.refused:
+        if self.refused or self.too_many:
             return
         self.idle_since = None
+        rest = self.waiting + data if self.waiting or self.is_busy() else self.read(data)
+        if rest:
+            self.wait(rest)
+
+    def is_busy(self) -> bool:
+        """Whether an answer is under way, and what comes now no part of its request."""
+        cycle = self.cycle
+        return cycle is not None and not cycle.response_complete and (not self.in_body or bool(self.pipeline))
+
+    def read(self, data: bytes) -> bytes:
+        """Reads request by request until an answer is under way. Returns what is left."""
+        end = data.find(END) + len(END)
+        while len(END) <= end < len(data):
+            self.parse(data[:end])
+            data = data[end:]
+            if self.refused:
+                return b""
+            if self.is_busy():
+                return data
+            end = data.find(END) + len(END)
+        self.parse(data)
+        return b""
+
+    def wait(self, data: bytes) -> None:
+        """Keeps what is next as the bytes that it is: as requests they would take many times as much memory."""
+        end = end_of(data, MAX_PIPELINED)
+        if len(data) > MAX_PIPELINED_BYTES and data.count(END, 0, MAX_PIPELINED_BYTES) > 1:
+            end = min(end, data.rfind(END, 0, MAX_PIPELINED_BYTES) + len(END))
+        self.too_many = end < len(data)
+        self.waiting = data[:end]
+        self.flow.pause_reading()
+
+    def read_waiting(self) -> None:
+        if self.refused or self.transport.is_closing():
+            return
+        if self.waiting:
+            self.waiting = self.read(self.waiting)
+        if self.waiting or self.refused:
+            return
+        if not self.too_many:
+            self.flow.resume_reading()
+        elif not self.is_busy():
+            self.refuse(TOO_MANY_PIPELINED)
+
+    def parse(self, data: bytes) -> None:
         self.received = len(data)
         self.at_most += self.received
         self.header_bytes += self.received
@@ -118,7 +186,9 @@ class Protocol(HttpToolsProtocol):
         if self.at_most > MAX_HEADER_BYTES and self.too_large():
             self.refusal = HEADERS_TOO_LARGE
         if len(self.pipeline) >= MAX_PIPELINED:
-            self.refusal = Unavailable("too many requests at once on one connection", retry_after=1)
+            self.refusal = TOO_MANY_PIPELINED
+        if self.extra:
+            self.is_asked_in()
         if self.refusal:
             raise ValueError  # stops the parser: nothing of the request reaches the app
         super().on_headers_complete()
@@ -127,8 +197,20 @@ class Protocol(HttpToolsProtocol):
         self.headers = []  # for trailers, which mean nothing here
         self.header_bytes, self.in_body = 0, True
         self.forget_header_timer()
-        if self.app_state["stopping"].is_set() or self.parser.should_upgrade():
+        if self.late or self.extra or self.app_state["stopping"].is_set() or self.parser.should_upgrade():
             self.cycle.keep_alive = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value)
+        if len(self.headers) > MAX_HEADER_FIELDS:
+            self.refusal = HEADERS_TOO_LARGE
+            raise ValueError
+
+    def is_asked_in(self) -> None:
+        if self.url.startswith(b"/health/"):
+            self.limits.has_asked(self)
+        else:
+            self.refusal = TOO_MANY_CONNECTIONS
 
     def too_large(self) -> bool:
         """Whether the headers are, exactly."""
@@ -137,6 +219,8 @@ class Protocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         super().on_body(body)
         self.header_bytes = 0
+        if len(self.cycle.body) > MAX_BODY_WAITING:
+            self.flow.pause_reading()
 
     def on_message_complete(self) -> None:
         if not (self.parser.should_upgrade() and framing(self.scope["headers"])):  # else its body is still to come
@@ -153,19 +237,53 @@ class Protocol(HttpToolsProtocol):
         if self.pipeline:
             self.running = self.pipeline[-1][0]
             super().on_response_complete()  # starts it
-        elif self.cycle.keep_alive:
+            if self.waiting:
+                self.loop.call_soon(self.read_waiting)
+        elif not self.cycle.keep_alive:
+            self.waiting = b""
+            self.watch_writing()
+        elif self.waiting or self.too_many:
+            self.loop.call_soon(self.read_waiting)
+        else:
             self.flow.resume_reading()
             self.idle_since = self.loop.time()
-            self.idle_timer = self.idle_timer or self.loop.call_later(self.timeout_keep_alive, self.on_idle_timer)
+            self.idle_timer = self.idle_timer or self.loop.call_later(self.keep_alive, self.on_idle_timer)
 
     def on_idle_timer(self) -> None:
+        """Closes nothing at once: a request that was sent in time, and comes now, is still answered, as the last."""
         self.idle_timer = None
         if self.idle_since is not None:
-            rest = self.idle_since + self.timeout_keep_alive - self.loop.time()
-            if rest > 0:
-                self.idle_timer = self.loop.call_later(rest, self.on_idle_timer)
-            else:
-                self.transport.close()
+            rest = self.idle_since + self.keep_alive - self.loop.time()
+            if rest <= 0 and self.late:
+                self.hang_up()
+                return
+            self.late = rest <= 0
+            self.idle_timer = self.loop.call_later(LINGER if self.late else rest, self.on_idle_timer)
+
+    def hang_up(self) -> None:
+        """Says the end first: closing at once would reset what still comes (RFC 9112, 9.6)."""
+        self.refused = True
+        if not self.transport.is_closing():
+            self.transport.write_eof()
+            self.header_timer = self.loop.call_later(LINGER, self.transport.close)
+            self.watch_writing()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.watch_writing()
+
+    def watch_writing(self) -> None:
+        """Whoever doesn't take an answer at PACE is cut off, else it would stay in memory for as long as they like."""
+        self.unsent = self.transport.get_write_buffer_size()
+        if self.unsent and not self.write_timer:
+            self.write_timer = self.loop.call_later(self.settings.request_timeout, self.on_write_timer)
+
+    def on_write_timer(self) -> None:
+        self.write_timer = None
+        if self.unsent - self.transport.get_write_buffer_size() < PACE * self.settings.request_timeout:
+            self.transport.abort()
+        else:
+            self.watch_writing()
 
     def forget_header_timer(self) -> None:
         if self.header_timer:
@@ -176,13 +294,17 @@ class Protocol(HttpToolsProtocol):
         self.header_timer = None
         if self.header_bytes:
             self.refuse(Problem(408, "the headers were sent too slowly"))
-        elif not self.transport.is_closing():
-            self.transport.close()
+        elif self.late or self.extra:
+            self.hang_up()
+        else:
+            self.late = True
+            self.header_timer = self.loop.call_later(LINGER, self.on_header_timeout)
 
     def refuse(self, problem: Problem | Unavailable) -> None:
         """Answers after the requests before it, or in place of the one whose body has just broken off."""
         self.refused = True
         self.forget_header_timer()
+        self.headers = []
         if self.transport.is_closing():
             return
         if self.in_body:
@@ -216,6 +338,12 @@ class Protocol(HttpToolsProtocol):
         self.pipeline.appendleft((self.cycle, app))
         if pending is None or pending.response_complete:
             self.on_response_complete()  # nothing is under way, so that it starts at once
+
+
+def end_of(data: bytes, requests: int) -> int:
+    """Of so many of them, or of the data."""
+    parts = data.split(END, requests)
+    return len(data) - len(parts[-1]) if len(parts) > requests else len(data)
 
 
 class BodyCallbacks:

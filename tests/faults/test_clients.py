@@ -178,7 +178,7 @@ def answered(connection: socket.socket, byte: bytes) -> bool:
 
 NAMED_TWICE = b"{%s}" % b",".join([b'"%06d":0' % number for number in range(90_000)] + [b'"twice":0'] * 2)
 COSTLY = {
-    "a type of 60,000 blanks": b"Content-Type: application/json" + b" " * 60_000 + b"x\r\nContent-Length: 2\r\n\r\n{}",
+    "a type of 32,000 blanks": b"Content-Type: application/json" + b" " * 32_000 + b"x\r\nContent-Length: 2\r\n\r\n{}",
     "90,000 names, the last of them twice": (
         b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(NAMED_TWICE) + NAMED_TWICE
     ),

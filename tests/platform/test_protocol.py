@@ -1,6 +1,7 @@
 """How an answer goes over the wire, whatever the application sends: small ones of the tests' own, on a real socket."""
 
 import asyncio
+import dataclasses
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable
@@ -83,7 +84,7 @@ def test_two_answers_on_one_connection_are_whole_and_in_order() -> None:
 async def kept_alive(app: Any, seconds: float) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A connection to the app of a server that keeps an idle one for so long."""
     async with serving(app) as (server, address), asyncio.timeout(10):
-        server.config.timeout_keep_alive = seconds  # type: ignore[assignment]
+        server.settings = dataclasses.replace(server.settings, keep_alive=seconds)
         reader, writer = await asyncio.open_connection(*address)
         try:
             yield reader, writer
