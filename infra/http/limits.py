@@ -12,8 +12,8 @@ from settings import Settings
 
 PACE = 500  # bytes a second that a body has to be sent with, and an answer to be taken
 HEAD_START = 5.0  # seconds in which it needn't be, or a sixth of REQUEST_TIMEOUT where that is less
-SMALL_BODY = 16 * 1024  # bytes of a body that are always taken
-MAX_BODIES = 32 * 1024 * 1024  # bytes beyond these, of all bodies that are in memory at once
+SMALL_BODY = 8 * 1024  # bytes of a body that are always taken
+MAX_BODIES = 16 * 1024 * 1024  # bytes beyond these, of all bodies that are in memory at once
 LINGER = 2  # seconds to read on and discard after an early answer: closing at once would reset it away (RFC 9112, 9.6)
 
 

@@ -16,12 +16,13 @@ from infra.http.connections import EXTRA_SECONDS, ConnectionLimits
 from infra.http.frame import Frame
 from infra.http.limits import LINGER, PACE, linger
 from infra.http.problems import Problem, problem_response
+from infra.http.reading import SMALL, Flow, Turns
 from settings import Settings
 
 MAX_HEADER_BYTES = 32 * 1024
 MAX_HEADER_FIELDS = 100  # each takes far more memory than it has bytes
 MAX_PIPELINED = 100  # requests that wait for their turn on one connection
-MAX_PIPELINED_BYTES = 64 * 1024
+MAX_UNSENT = 16 * 1024  # bytes of answers that the kernel doesn't take, after which no more are made
 MAX_BODY_WAITING = 16 * 1024  # bytes of a body that nobody reads yet, after which no more are taken
 END = b"\r\n\r\n"  # of a request without a body, or with chunks
 HEADERS_TOO_LARGE = Problem(
@@ -67,16 +68,19 @@ class Protocol(HttpToolsProtocol):
     write_timer: asyncio.TimerHandle | None = None
     unsent = 0  # bytes, when the timer was set
 
-    def __init__(self, settings: Settings, limits: ConnectionLimits, *options: Any) -> None:
+    def __init__(self, settings: Settings, limits: ConnectionLimits, turns: Turns, *options: Any) -> None:
         super().__init__(*options)
         self.settings = settings
         self.limits = limits
+        self.turns = turns
         self.keep_alive = settings.keep_alive
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         if fast.enabled("batched_writes"):
             transport = batched_writes.wrap(transport, self.loop, self.tasks)
+        transport.set_write_buffer_limits(MAX_UNSENT)
         super().connection_made(transport)
+        self.flow: Flow = Flow(transport)
         self.url, self.headers = b"", []
         self.extra = not self.limits.enter(self, self.client[0] if self.client else None, last=self.last)
         within = EXTRA_SECONDS if self.extra else self.settings.request_timeout
@@ -109,8 +113,12 @@ class Protocol(HttpToolsProtocol):
         if self.refused or self.too_many:
             return
         self.idle_since = None
-        rest = self.waiting + data if self.waiting or self.is_busy() else self.read(data)
-        if rest:
+        if self.waiting or self.is_busy():
+            self.wait(self.waiting + data)
+        elif len(data) > SMALL:
+            self.wait(data)
+            self.turns.add(self)
+        elif rest := self.read(data):
             self.wait(rest)
 
     def is_busy(self) -> bool:
@@ -134,24 +142,31 @@ class Protocol(HttpToolsProtocol):
 
     def wait(self, data: bytes) -> None:
         """Keeps what is next as the bytes that it is: as requests they would take many times as much memory."""
-        end = end_of(data, MAX_PIPELINED)
-        if len(data) > MAX_PIPELINED_BYTES and data.count(END, 0, MAX_PIPELINED_BYTES) > 1:
-            end = min(end, data.rfind(END, 0, MAX_PIPELINED_BYTES) + len(END))
-        self.too_many = end < len(data)
-        self.waiting = data[:end]
-        self.flow.pause_reading()
+        self.waiting = data
+        self.flow.block()
+        if self.is_busy():
+            *before, rest = data.split(END, MAX_PIPELINED)
+            if len(before) == MAX_PIPELINED and rest:
+                self.too_many = True
+                self.waiting = data[: -len(rest)]
 
-    def read_waiting(self) -> None:
+    def read_some(self) -> bool:
+        """Of what waits; whether to come again."""
         if self.refused or self.transport.is_closing():
-            return
-        if self.waiting:
-            self.waiting = self.read(self.waiting)
-        if self.waiting or self.refused:
-            return
-        if not self.too_many:
-            self.flow.resume_reading()
-        elif not self.is_busy():
+            return False
+        data, rest = self.waiting[:SMALL], self.waiting[SMALL:]
+        self.waiting = b""
+        if data:
+            rest = self.read(data) + rest
+        if rest and not self.refused:
+            self.wait(rest)
+        elif self.too_many and not self.is_busy():
             self.refuse(TOO_MANY_PIPELINED)
+        elif not self.too_many:
+            self.flow.blocked = False
+            if not self.in_body or len(self.cycle.body) <= MAX_BODY_WAITING:
+                self.flow.resume_reading()
+        return bool(rest) and not (self.refused or self.is_busy())
 
     def parse(self, data: bytes) -> None:
         self.received = len(data)
@@ -238,12 +253,12 @@ class Protocol(HttpToolsProtocol):
             self.running = self.pipeline[-1][0]
             super().on_response_complete()  # starts it
             if self.waiting:
-                self.loop.call_soon(self.read_waiting)
+                self.turns.add(self)
         elif not self.cycle.keep_alive:
             self.waiting = b""
             self.watch_writing()
         elif self.waiting or self.too_many:
-            self.loop.call_soon(self.read_waiting)
+            self.turns.add(self)
         else:
             self.flow.resume_reading()
             self.idle_since = self.loop.time()
@@ -338,12 +353,6 @@ class Protocol(HttpToolsProtocol):
         self.pipeline.appendleft((self.cycle, app))
         if pending is None or pending.response_complete:
             self.on_response_complete()  # nothing is under way, so that it starts at once
-
-
-def end_of(data: bytes, requests: int) -> int:
-    """Of so many of them, or of the data."""
-    parts = data.split(END, requests)
-    return len(data) - len(parts[-1]) if len(parts) > requests else len(data)
 
 
 class BodyCallbacks:

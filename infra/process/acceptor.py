@@ -6,9 +6,11 @@ import os
 import resource
 import socket
 from collections.abc import Callable
+from functools import partial
 
 from infra.http.connections import ConnectionLimits
 from infra.http.protocol import Protocol
+from infra.http.reading import Reader
 from infra.logs import get_logger
 
 AT_ONCE = 100  # of a turn: uvloop's own server takes one, so that those of a crowd wait for seconds
@@ -72,7 +74,7 @@ class Acceptor:
     def connect(self, connection: socket.socket, last: bool) -> None:
         protocol = self.make()
         protocol.last = last
-        task = self.loop.create_task(self.loop.connect_accepted_socket(lambda: protocol, connection))
+        task = self.loop.create_task(self.loop.connect_accepted_socket(partial(Reader, protocol), connection))
         self.connecting.add(task)
         task.add_done_callback(self.connected)
 
