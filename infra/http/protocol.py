@@ -287,6 +287,14 @@ class Protocol(HttpToolsProtocol):
         super().pause_writing()
         self.watch_writing()
 
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.write_timer:
+            self.write_timer.cancel()
+            self.write_timer = None
+        if self.transport.is_closing():
+            self.watch_writing()
+
     def watch_writing(self) -> None:
         """Whoever doesn't take an answer at PACE is cut off, else it would stay in memory for as long as they like."""
         self.unsent = self.transport.get_write_buffer_size()

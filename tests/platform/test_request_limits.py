@@ -5,6 +5,7 @@ import socket
 import sqlite3
 import threading
 import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import httpx
@@ -97,12 +98,86 @@ def test_headers_under_32_kib_are_read(service: Service) -> None:
     assert status_of(service.raw(LIVE + b"X-Large: " + b"x" * 32_000 + b"\r\n" + ENDED)) == 200
 
 
+@pytest.mark.parametrize(
+    ("fields", "ended", "status"),
+    [
+        (b"a:\r\n" * 98, True, 200),
+        (b"a:\r\n" * 99, True, 431),
+        (b"a:\r\n" * 101, False, 431),
+        (b"ab:\r\n" * 12_900, False, 431),
+        (b"X-Large: " + b"x" * 33_000, False, 431),
+    ],
+    ids=["100 fields", "101 fields", "101 fields, unfinished", "12,900 fields, unfinished", "32 KiB, unfinished"],
+)
+@pytest.mark.parametrize("before", [b"", LIVE + b"\r\n"], ids=["first", "after another"])
+def test_headers_may_have_100_fields_whether_finished_or_not(
+    service: Service, fields: bytes, ended: bool, status: int, before: bytes
+) -> None:
+    answer = service.raw(before + LIVE + fields + (ENDED if ended else b""))
+    assert status_of(answer[answer.rfind(b"HTTP/1.1 ") :]) == status
+
+
 def test_headers_sent_too_slowly_are_a_408(start_service: StartService) -> None:
     assert_problem(conversation(start_service(REQUEST_TIMEOUT=0.5), LIVE), 408)
 
 
 def test_a_body_sent_too_slowly_is_a_408(start_service: StartService) -> None:
     assert_problem(conversation(start_service(REQUEST_TIMEOUT=0.5), LOGIN + b'Content-Length: 50\r\n\r\n{"login"'), 408)
+
+
+def test_a_body_has_a_pace_and_not_only_an_end(start_service: StartService) -> None:
+    service = start_service(REQUEST_TIMEOUT=6)
+    head = LOGIN + b"Content-Length: 1500\r\n\r\n"
+    started = time.monotonic()
+    with socket.create_connection(("127.0.0.1", service.port), timeout=0.2) as dribbling:
+        dribbling.sendall(head)
+        answer = b""
+        while not answer:
+            dribbling.sendall(b" ")
+            with suppress(TimeoutError):
+                answer = read_all(dribbling)
+    assert_problem(answer, 408)
+    assert time.monotonic() - started < 4
+    slow = [b'{"login": "nobody", "password": "whatever"}', *[b" " * 91] * 15, b" " * 92]
+    assert status_of(conversation(service, head + slow[0], *slow[1:], pause=0.1)) == 401
+
+
+def test_a_request_takes_a_slot_when_its_body_has_arrived(start_service: StartService) -> None:
+    service = start_service(MAX_CONCURRENCY=2)
+    body = b'{"login": "nobody", "password": "whatever"}'
+    with ExitStack() as stack:
+        dribbling = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", service.port), timeout=10)) for _ in range(10)
+        ]
+        for connection in dribbling:
+            connection.sendall(LOGIN + b"Connection: close\r\nContent-Length: %d\r\n\r\n{" % len(body))
+        time.sleep(0.2)
+        assert [httpx.get(f"{service.url}/").status_code for _ in range(3)] == [200] * 3
+        for connection in dribbling:
+            connection.sendall(body[1:])
+        statuses = [status_of(read_all(connection)) for connection in dribbling]
+    assert set(statuses) == {401, 503}
+    assert httpx.get(f"{service.url}/").status_code == 200
+
+
+def wait_for_status(status: int, service: Service, sent: bytes) -> None:
+    deadline = time.monotonic() + 10
+    while status_of(service.raw(sent)) != status:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_large_bodies_that_all_come_at_once_are_a_503_and_small_ones_are_read(start_service: StartService) -> None:
+    service = start_service()
+    body = b'{"login": "nobody", "password": "whatever"}'
+    with ExitStack() as stack:
+        for _ in range(20):
+            held = stack.enter_context(socket.create_connection(("127.0.0.1", service.port), timeout=10))
+            held.sendall(LOGIN + b"Content-Length: 1000000\r\n\r\n" + b" " * 900_000)
+        large = LOGIN + b"Connection: close\r\nContent-Length: 1000000\r\n\r\n" + body.ljust(1_000_000)
+        wait_for_status(503, service, large)
+        assert status_of(conversation(service, LOGIN + b"Content-Length: %d\r\n" % len(body) + ENDED, body)) == 401
+    wait_for_status(401, service, large)
 
 
 def test_a_connection_that_says_nothing_is_closed(start_service: StartService) -> None:
