@@ -113,19 +113,6 @@ def test_answers_that_nobody_reads_do_not_keep_a_connection_open(start_service: 
         check_is_cut_off(service, port)
 
 
-def test_an_answer_that_is_read_byte_by_byte_does_not_keep_a_connection_open(start_service: StartService) -> None:
-    service = start_service(REQUEST_TIMEOUT=1)
-    with connect_narrow(service) as connection:
-        port: int = connection.getsockname()[1]
-        connection.sendall(b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        deadline = time.monotonic() + 8
-        with suppress(OSError):
-            while connection.recv(1) and unread(service, port) is not None:
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
-        check_is_cut_off(service, port)
-
-
 def test_more_than_100_pipelined_requests_are_a_503_after_those_before(service: Service) -> None:
     before = peak_mib(service)
     with connect(service) as connection:

@@ -103,6 +103,28 @@ def test_a_connection_on_which_nothing_more_is_asked_is_closed() -> None:
     assert asyncio.run(exchange()) == b""
 
 
+@pytest.mark.parametrize(("size", "whole"), [(10, False), (65_536, True)], ids=["byte by byte", "in pieces"])
+def test_an_answer_that_is_taken_below_its_pace_is_cut_off(size: int, whole: bool) -> None:
+    length = 5_000_000  # more than the kernel takes
+
+    async def exchange() -> int:
+        received = 0
+        answer = sending(start((b"content-length", b"%d" % length)), body(b"x" * length))
+        async with serving(answer) as (server, address), asyncio.timeout(20):
+            server.settings = dataclasses.replace(server.settings, request_timeout=1)
+            with socket.create_connection(address) as client, suppress(OSError):
+                client.setblocking(False)
+                client.send(GET.replace(b"Host", b"Connection: close\r\nHost"))
+                part = await asyncio.get_running_loop().sock_recv(client, size)
+                while part and (whole or server.server_state.connections):
+                    received += len(part)
+                    await asyncio.sleep(0.02)
+                    part = await asyncio.get_running_loop().sock_recv(client, size)
+        return received
+
+    assert (uvloop.run(exchange()) >= length) == whole
+
+
 def test_a_connection_on_which_an_answer_takes_long_is_not_idle() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await asyncio.sleep(0.3 if scope["path"] == "/slow" else 0)
