@@ -23,7 +23,8 @@ MAX_HEADER_BYTES = 32 * 1024
 MAX_HEADER_FIELDS = 100  # each takes far more memory than it has bytes
 MAX_PIPELINED = 100  # requests that wait for their turn on one connection
 MAX_UNSENT = 16 * 1024  # bytes of answers that the kernel doesn't take, after which no more are made
-MAX_BODY_WAITING = 16 * 1024  # bytes of a body that nobody reads yet, after which no more are taken
+MAX_BODY_WAITING = 8 * 1024  # bytes of a body that nobody reads yet, after which no more are taken
+MANY_PARTS, SMALL_PART = 4096, 16  # so many chunks of a body, of fewer bytes on the average, are no way to send it
 END = b"\r\n\r\n"  # of a request without a body, or with chunks
 HEADERS_TOO_LARGE = Problem(
     431, f"the headers may have at most {MAX_HEADER_FIELDS} fields and {MAX_HEADER_BYTES} bytes"
@@ -55,6 +56,7 @@ class Protocol(HttpToolsProtocol):
     received = 0  # bytes at once, which may be of several requests
     at_most = 0  # bytes that these headers can have: all that was received with any of them
     in_body = False
+    parts = body_bytes = 0  # of the body that is being read
     refused = False
     refusal: Problem | Unavailable | None = None  # why the parser was stopped, when not by what it parses
     header_timer: asyncio.TimerHandle | None = None
@@ -211,6 +213,7 @@ class Protocol(HttpToolsProtocol):
             self.running = self.cycle
         self.headers = []  # for trailers, which mean nothing here
         self.header_bytes, self.in_body = 0, True
+        self.parts = self.body_bytes = 0
         self.forget_header_timer()
         if self.late or self.extra or self.app_state["stopping"].is_set() or self.parser.should_upgrade():
             self.cycle.keep_alive = False
@@ -234,6 +237,10 @@ class Protocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         super().on_body(body)
         self.header_bytes = 0
+        self.parts += 1
+        self.body_bytes += len(body)
+        if self.parts > MANY_PARTS and self.body_bytes < self.parts * SMALL_PART:
+            raise ValueError  # as malformed as what no parser takes
         if len(self.cycle.body) > MAX_BODY_WAITING:
             self.flow.pause_reading()
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from uvicorn.protocols.http.flow_control import FlowControl
 
-AT_ONCE = 16 * 1024  # bytes that are read from a connection; uvloop by itself reads 256 KB
+AT_ONCE = 8 * 1024  # bytes that are read from a connection; uvloop by itself reads 256 KB
 SMALL = 2 * 1024  # bytes that are parsed at once: chunks of one byte each take 200 times as long as their copying
 TURN = 0.01  # seconds of a turn of the loop for what is larger
 

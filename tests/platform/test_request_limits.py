@@ -240,6 +240,14 @@ def test_what_is_not_http_is_a_400_and_an_access_line(service: Service, sent: by
     assert service.wait_for_log(type="access", trace_id=trace_id)["status"] == 400
 
 
+@pytest.mark.parametrize(("size", "count", "status"), [(1, 4000, 422), (1, 5000, 400), (17, 5000, 422)])
+def test_a_body_in_thousands_of_tiny_chunks_is_a_400(service: Service, size: int, count: int, status: int) -> None:
+    chunks = b"2\r\n{}\r\n" + (b"%x\r\n%s\r\n" % (size, b" " * size)) * count + b"0\r\n\r\n"
+    assert_problem(
+        conversation(service, LOGIN + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks), status
+    )
+
+
 def test_a_broken_chunk_is_a_400(service: Service) -> None:
     assert_problem(conversation(service, LOGIN + b"Transfer-Encoding: chunked\r\n\r\n", b"zz\r\nx\r\n"), 400)
 
