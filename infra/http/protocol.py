@@ -324,7 +324,9 @@ class Protocol(HttpToolsProtocol):
         self.header_timer = None
         if self.header_bytes:
             self.refuse(Problem(408, "the headers were sent too slowly"))
-        elif self.late or self.extra:
+        elif self.extra:
+            self.transport.close()
+        elif self.late:
             self.hang_up()
         else:
             self.late = True

@@ -63,18 +63,18 @@ class Turns:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.waiting: deque[Reading] = deque()
+        self.next: asyncio.Handle | None = None
 
     def add(self, connection: Reading) -> None:
-        if not self.waiting:
-            self.loop.call_soon(self.run)
         self.waiting.append(connection)
+        self.next = self.next or self.loop.call_soon(self.run)
 
     def run(self) -> None:
         end = time.perf_counter() + TURN
-        while self.waiting and time.perf_counter() < end:
-            connection = self.waiting[0]
-            if connection.read_some():
-                self.waiting.append(connection)
-            self.waiting.popleft()
-        if self.waiting:
-            self.loop.call_soon(self.run)
+        try:
+            while self.waiting and time.perf_counter() < end:
+                connection = self.waiting.popleft()
+                if connection.read_some():
+                    self.waiting.append(connection)
+        finally:  # a defect on one connection must not stop the others
+            self.next = self.loop.call_soon(self.run) if self.waiting else None
