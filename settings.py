@@ -130,6 +130,11 @@ class Settings:
     max_body_bytes: int = variable("1048576", COUNT, "bytes of a request body; a larger one is answered 413")
     request_timeout: float = variable("30", SECONDS, "seconds to answer a request; a slower one is answered 504")
     max_concurrency: int = variable("1000", COUNT, "requests at once; more get 503, /health never does")
+    max_connections: int = variable("2000", COUNT, "connections at once; over it only /health is answered")
+    max_connections_per_client: int = variable(
+        "256", COUNT, "of them from one address (IPv6: /64); those in FORWARDED_ALLOW_IPS may have more"
+    )
+    keep_alive: float = variable("75", SECONDS, "seconds an idle connection stays open; longer than the proxy's")
 
     cors_origins: tuple[str, ...] = variable("", ORIGINS, "origins whose pages may call from a browser")
     allowed_hosts: tuple[str, ...] = variable("*", HOSTS, "values of the Host header that are answered")

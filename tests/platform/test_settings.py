@@ -87,6 +87,9 @@ DEFAULTS = {
     "MAX_BODY_BYTES": 1048576,
     "REQUEST_TIMEOUT": 30.0,
     "MAX_CONCURRENCY": 1000,
+    "MAX_CONNECTIONS": 2000,
+    "MAX_CONNECTIONS_PER_CLIENT": 256,
+    "KEEP_ALIVE": 75.0,
     "CORS_ORIGINS": (),
     "ALLOWED_HOSTS": ("*",),
     "FORWARDED_ALLOW_IPS": "127.0.0.1",
@@ -273,6 +276,8 @@ BAD = [
     ("LOG_FORMAT", ["text"]),
     ("MAX_BODY_BYTES", ["0", "1MB"]),
     ("MAX_CONCURRENCY", ["0"]),
+    ("MAX_CONNECTIONS", ["0"]),
+    ("MAX_CONNECTIONS_PER_CLIENT", ["0"]),
     (
         "CORS_ORIGINS",
         ["a.example", "https://a.example/", "https://a.example/x", "ftp://a", "https://a,,https://b", ","],

@@ -143,7 +143,8 @@ def all_connections_taken(mariadb: MariaDB) -> Iterator[None]:
 
 def bad_requests() -> list[str]:
     """And the first lines of one that serves."""
-    with Service({**TEST_SETTINGS, "LOGIN_RATE_LIMIT": "1/300", "MAX_BODY_BYTES": "1000"}) as service:
+    limits = {"LOGIN_RATE_LIMIT": "1/300", "MAX_BODY_BYTES": "1000", "MAX_CONNECTIONS": "1"}
+    with Service({**TEST_SETTINGS, **limits}) as service:
         token = TokenKeys(NAME, "another key " * 3, (), 900).issue("an account", "a session")
         service.client.get("/v1/auth/me", headers={"Authorization": f"Bearer {token}"})
         service.raw(b"GET / HTTP/1.1\r\nCookie: " + b"x" * 70_000 + b"\r\n\r\n")
