@@ -93,7 +93,8 @@ REFUSED = {
 def test_every_answer_may_be_read_by_a_listed_origin_only(
     service: Service, status: int, head: str, origin: str
 ) -> None:
-    answer = ask_one(service, f"{head}Origin: {origin}\r\nConnection: close\r\n\r\n".encode())
+    line, rest = head.split("\r\n", 1)
+    answer = ask_one(service, f"{line}\r\nOrigin: {origin}\r\n{rest}Connection: close\r\n\r\n".encode())
     assert answer.status_code == status
     assert may_read(answer) == (origin == ORIGIN)
     if origin != ORIGIN:
