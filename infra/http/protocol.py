@@ -413,7 +413,7 @@ class Protocol(HttpToolsProtocol):
         """Answers after the requests before it, or in place of the one whose body has just broken off."""
         self.refused = True
         self.forget_header_timer()
-        self.headers = [header for header in self.headers if header[0] in OF_A_REFUSAL][: len(OF_A_REFUSAL)]
+        self.headers = [header for header in self.headers if header[0] in OF_A_REFUSAL][-len(OF_A_REFUSAL) :]
         if self.transport.is_closing():
             return
         if self.in_body:

@@ -77,6 +77,7 @@ RULES = (
             "handlers/accounts",
             "migrations/versions/0001_accounts_and_sessions.py",
             "tests/accounts",
+            "tests/faults/crowds.py",
             "tests/faults/hang_ups.py",
             "tests/faults/load.py",
             "tests/faults/overload.py",
@@ -94,7 +95,7 @@ RULES = (
             "RESERVED_USERNAMES",
         ),
         tests=r"sign_up|log_in|/v1/auth|\b[aA]ccounts?\b|_account\b|account_|handlers\.accounts"
-        r"|\.secret_key\b|secret_key(?=[\"\'])|tests\.faults\.(?:hang_ups|load|overload|quick_app|races|stops|troubles)"
+        r"|\.secret_key\b|secret_key(?=[\"\'])|tests\.faults\.(?:crowds|hang_ups|load|overload|quick_app|races|stops|troubles)"
         r"|Registration|\bsamples\(|\brefresh_tokens\b|def test_another_origin_may_use_the_methods|" + OF_SETTINGS,
         pages=r"(?i:(?<!service )\baccounts?\b|\bsessions?\b|sign-in|signs? in|\blog-?(?:in|out)s?\b|password hash"
         r"|(?:access|refresh)[ _]token|secret_key|introspect|login_rate|/v1/auth|password is hashed|password waits"
