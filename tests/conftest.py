@@ -14,7 +14,12 @@ from tests.support.servers import MariaDB, Redis, Server, ServerError
 from tests.support.service import Account, Service, run_app
 from tests.support.sink import Sink
 
-TEST_SETTINGS = {"SYS_ENV": "test", "LOGIN_RATE_LIMIT": "1000/300"}
+TEST_SETTINGS = {
+    "SYS_ENV": "test",
+    "LOGIN_RATE_LIMIT": "1000/300",
+    "REGISTER_RATE_LIMIT": "100000/300",
+    "REFRESH_RATE_LIMIT": "1000/60",
+}
 EVENTS_TOKEN = "a-token-that-other-services-have"
 RAN_AGAINST: dict[str, str] = {}
 

@@ -16,6 +16,7 @@ from handlers.accounts.sign_in_limits import SignInLimits
 from handlers.accounts.tokens import REFRESH_TOKEN_PREFIX, TokenKeys
 from infra.http.parts import Part
 from infra.http.state import State
+from infra.redis.counters import Counters
 from settings import EVENTS
 
 ROUTES = [
@@ -42,7 +43,10 @@ async def open_accounts(state: State, cost: Cost = OWASP) -> AsyncIterator[dict[
         for counting in (passwords, cached):
             state.registry.register(counting.collect)
         yield {
-            "limits": SignInLimits(state.redis, settings.login_rate_limit),
+            "limits": SignInLimits(
+                state.redis, state.refusals, settings.login_rate_limit, settings.register_rate_limit
+            ),
+            "refreshes": Counters(state.redis),
             "passwords": passwords,
             "sessions": cached,
             "token_keys": TokenKeys(

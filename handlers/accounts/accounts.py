@@ -5,10 +5,12 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from handlers.accounts.passwords import Purpose, Who
 from handlers.accounts.principal import Account, AccountRow, Principal, account_of, name_account
 from handlers.accounts.state import Request
 from infra.base.ids import new_id
 from infra.base.times import now_ms, utc
+from infra.http.clients import network
 from infra.http.operations import operation
 from infra.http.problems import Problem, Unauthorized, invalid
 from infra.logs import get_logger
@@ -40,6 +42,7 @@ Password = Annotated[str, Meta(max_length=256, description="at most 256 characte
 
 EMAIL_KEY_MAX = 320  # characters, as the column is wide; NFKC makes 18 of some single ones
 
+NAMING = {409: "the username or the email is taken", 429: "too many names were tried"}
 WRONG_PASSWORD = {403: "the password is wrong", 429: "too many wrong passwords"}
 
 ACCOUNT_DELETED = "account.deleted"  # the hooks that delete what other parts keep of an account, with its id
@@ -75,9 +78,16 @@ class Deleted(Struct):
 
 
 # end only
-@operation(201, problems={409: "the username or the email is taken"})
+@operation(201, problems=NAMING)
 async def register(request: Request, body: Registration) -> Account:
     """Make an account."""
+    client = network(client_address(request))
+    async with request.state.limits.naming(client):
+        password_hash = await request.state.passwords.hash(body.password, Who(client, Purpose.REGISTRATION))
+        return await add_account(request, body, password_hash)
+
+
+async def add_account(request: Request, body: Registration, password_hash: str) -> Account:
     now = now_ms()
     account = Account(new_id(), body.username, body.email, utc(now), utc(now))
     values = {
@@ -86,7 +96,7 @@ async def register(request: Request, body: Registration) -> Account:
         "username_key": unique_key(body.username),
         "email": body.email,
         "email_key": email_key(body.email),
-        "password_hash": await request.state.passwords.hash(body.password),
+        "password_hash": password_hash,
         "now": now,
     }
     outbox = request.state.outbox  # only with events
@@ -111,11 +121,14 @@ async def read_me(request: Request, principal: Principal) -> Account:
     return principal.account
 
 
-@operation(problems={409: "the username or the email is taken"})
+@operation(problems=NAMING)
 async def update_me(request: Request, principal: Principal, body: AccountChanges) -> Account:
     """Change the username or the email; what the body doesn't name stays."""
     username, email = body.username or None, body.email or None
-    async with request.state.database.transaction() as transaction:
+    async with (
+        request.state.limits.naming(network(client_address(request)), principal.account.id),
+        request.state.database.transaction() as transaction,
+    ):
         await transaction.execute(
             "UPDATE accounts SET username = COALESCE(:username, username), email = COALESCE(:email, email),"
             " username_key = COALESCE(:username_key, username_key), email_key = COALESCE(:email_key, email_key),"
@@ -150,6 +163,7 @@ async def delete_me(request: Request, principal: Principal, body: Confirmation) 
         deleted = await transaction.execute("DELETE FROM accounts WHERE id = :account_id", values)
         await transaction.execute("DELETE FROM sessions WHERE account_id = :account_id", values)
         await transaction.execute("DELETE FROM refresh_tokens WHERE account_id = :account_id", values)
+        await transaction.execute("DELETE FROM known_clients WHERE account_id = :account_id", values)
         for hook in request.state.hooks[ACCOUNT_DELETED]:
             await hook(transaction, account_id)
         # only with events:
@@ -169,7 +183,8 @@ async def change_password(request: Request, principal: Principal, body: Password
     """Change the password; every other session of the account ends."""
     current_hash = await confirm_password(request, principal, body.current_password)
     values = {"account_id": principal.account.id, "session_id": principal.session_id}
-    new_hash = await request.state.passwords.hash(body.new_password)
+    client = network(client_address(request))
+    new_hash = await request.state.passwords.hash(body.new_password, Who(client, known=True))
     async with request.state.database.transaction() as transaction:
         changed = await transaction.execute(
             "UPDATE accounts SET password_hash = :new_hash, updated_at = :now"
@@ -182,6 +197,10 @@ async def change_password(request: Request, principal: Principal, body: Password
             )
             await transaction.execute(
                 "DELETE FROM refresh_tokens WHERE account_id = :account_id AND session_id <> :session_id", values
+            )
+            await transaction.execute(  # who knew the old one is a stranger again
+                "DELETE FROM known_clients WHERE account_id = :account_id AND network <> :network",
+                values | {"network": client},
             )
     await request.state.sessions.forget_account(principal.account.id)
     if not changed:
@@ -198,8 +217,9 @@ async def confirm_password(request: Request, principal: Principal, password: str
     if not row:
         raise Unauthorized("the account has been deleted", "invalid_token")
     [password_hash] = row
-    async with state.limits.attempt(principal.account.id, client_address(request)):
-        if not await state.passwords.verify(password, password_hash):
+    client = network(client_address(request))
+    async with state.limits.confirmation(principal.account.id, principal.session_id, client):
+        if not await state.passwords.verify(password, password_hash, Who(client, known=True)):
             audit.warning("wrong password", extra={"event": "password.refused"})
             raise Problem(403, "the password is wrong")
     return str(password_hash)

@@ -47,6 +47,10 @@ class TokenKeys:
         verified = self._verified(token) if len(token) <= LONGEST_TOKEN else None
         return verified if verified and verified.expires_at > time.time() else None
 
+    def has_signed(self, token: str) -> bool:
+        """Whether the token is one of ours, expired or not."""
+        return len(token) <= LONGEST_TOKEN and self._verified(token) is not None
+
     def _verify(self, token: str) -> AccessToken | None:
         try:
             key = self.keys.get(jwt.get_unverified_header(token).get("kid", ""))

@@ -36,6 +36,7 @@ class Store:
         self.settings = settings
         self.enabled = settings.redis_host is not None
         self.client: Client | None = None
+        self.life = 0  # counts the clients: what one has been told, a Redis that was lost meanwhile may not know
         self.time_limit = TimeLimit(settings.redis_timeout)
         self.cause = NO_ANSWER
         self.tried = asyncio.Event()  # once, whether it worked or not
@@ -108,6 +109,7 @@ class Store:
                         client = await stack.enter_async_context(new_client(self.settings))
                         await self._probe(client)
                     self.client = client
+                    self.life += 1
                     self.tried.set()
                     log.info("Redis is back" if known_lost else "Redis connected")
                     known_lost = False

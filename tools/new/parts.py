@@ -76,6 +76,7 @@ RULES = (
             "examples",
             "handlers/accounts",
             "migrations/versions/0001_accounts_and_sessions.py",
+            "migrations/versions/0004_known_clients.py",
             "tests/accounts",
             "tests/faults/hang_ups.py",
             "tests/faults/load.py",
@@ -85,7 +86,17 @@ RULES = (
             "tests/faults/stops.py",
             "tests/faults/troubles.py",
         ),
-        variables=("SECRET_KEY", "SECRET_KEY_PREVIOUS", "ACCESS_TOKEN_TTL", "REFRESH_TOKEN_TTL", "LOGIN_RATE_LIMIT"),
+        variables=(
+            "SECRET_KEY",
+            "SECRET_KEY_PREVIOUS",
+            "ACCESS_TOKEN_TTL",
+            "REFRESH_TOKEN_TTL",
+            "SESSION_MAX_AGE",
+            "MAX_SESSIONS",
+            "LOGIN_RATE_LIMIT",
+            "REGISTER_RATE_LIMIT",
+            "REFRESH_RATE_LIMIT",
+        ),
         tests=r"sign_up|log_in|/v1/auth|\b[aA]ccounts?\b|_account\b|account_|handlers\.accounts"
         r"|\.secret_key\b|secret_key(?=[\"\'])|tests\.faults\.(?:hang_ups|load|overload|quick_app|races|stops|troubles)"
         r"|Registration|\bsamples\(|\brefresh_tokens\b|def test_another_origin_may_use_the_methods|" + OF_SETTINGS,
