@@ -16,7 +16,6 @@ from handlers.accounts.sign_in_limits import SignInLimits
 from handlers.accounts.tokens import REFRESH_TOKEN_PREFIX, TokenKeys
 from infra.http.parts import Part
 from infra.http.state import State
-from infra.redis.counters import Counters
 from settings import EVENTS
 
 ROUTES = [
@@ -46,7 +45,6 @@ async def open_accounts(state: State, cost: Cost = OWASP) -> AsyncIterator[dict[
             "limits": SignInLimits(
                 state.redis, state.refusals, settings.login_rate_limit, settings.register_rate_limit
             ),
-            "refreshes": Counters(state.redis),
             "passwords": passwords,
             "sessions": cached,
             "token_keys": TokenKeys(

@@ -240,7 +240,7 @@ async def count_refresh(request: Request, account_id: str, session_id: str) -> N
     """Raises a 429 Problem when the session was refreshed too often; its token isn't spent then."""
     attempts, seconds = request.state.settings.refresh_rate_limit
     key = request.state.redis.key(account_id, f"refreshes:{session_id}")
-    if wait := await request.state.refreshes.take(Window(key, attempts, seconds)):
+    if wait := await request.state.limits.counters.take(Window(key, attempts, seconds)):
         request.state.refusals.tell("refresh.limited", network(client_address(request)), "refreshes limited")
         raise Problem(429, "too many refreshes of this session", headers={"Retry-After": str(wait)})
 

@@ -7,13 +7,11 @@ from handlers.accounts.session_cache import SessionCache
 from handlers.accounts.sign_in_limits import SignInLimits
 from handlers.accounts.tokens import TokenKeys
 from infra.http.state import State
-from infra.redis.counters import Counters
 
 
 class AccountsState(State):
     limits: SignInLimits
     passwords: Passwords
-    refreshes: Counters
     sessions: SessionCache
     token_keys: TokenKeys
 

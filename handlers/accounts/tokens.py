@@ -62,10 +62,10 @@ class TokenKeys:
                 algorithms=["HS256"],
                 audience=self.issuer,
                 issuer=self.issuer,
-                # iat isn't compared: another instance's clock may be a moment ahead
-                options={"require": CLAIMS, "verify_iat": False},
+                # iat isn't compared: another instance's clock may be a moment ahead; exp is, each time that it is used
+                options={"require": CLAIMS, "verify_iat": False, "verify_exp": False},
             )
-            return AccessToken(claims["sub"], claims["sid"], claims["exp"])
+            return AccessToken(claims["sub"], claims["sid"], int(claims["exp"]))
         except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
             return None
 

@@ -4,16 +4,19 @@ An attempt in flight holds its place and is no failure: who finds all places hel
 been told of a count, or has counted itself while Redis was lost, it keeps: a Redis that comes back without it is told.
 """
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from infra.redis.store import Store
+from infra.redis.store import Client, Store
 
 MOST = 10_000  # counts that are kept here; the one that began first gives way
 IN_FLIGHT = 60  # seconds after which what is in flight has died with its instance
 BUSY = -1
+BATCH = 1_000  # counts of which Redis is told at once
+DAY = 86_400
 
 # Each window has two keys: its count, and the weight that is in flight. It begins with the first failure; later ones
 # don't move it. ARGV: for each window first the count that an instance knows, and the seconds that are left of it.
@@ -68,6 +71,15 @@ return {{open and 1 or 0, {{{{count, math.max(0, redis.call('TTL', KEYS[1])), he
 """
 
 
+# ARGV: the count that an instance knows, and the seconds that are left of it.
+TELL = """
+if tonumber(ARGV[1]) > tonumber(redis.call('GET', KEYS[1]) or '0') then
+    redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
+end
+return 0
+"""
+
+
 class Window(NamedTuple):
     """What is counted, and how much of it within `seconds` is too much.
 
@@ -114,7 +126,7 @@ class Known:
     count: int = 0
     end: float = 0.0  # of the window, in monotonic seconds
     held: int = 0  # the weight that is in flight here
-    life: int = 0  # of Redis, which knows of it
+    life: int = 0  # of Redis, in which it was told of this
 
     @property
     def left(self) -> int:
@@ -130,6 +142,9 @@ class Counters:
     def __init__(self, redis: Store) -> None:
         self.redis = redis
         self.known: dict[str, Known] = {}
+        self.life = 1  # of Redis: one that has lost the mark has begun another
+        self.mark = redis.key(f"counters:{os.urandom(8).hex()}")
+        redis.before_use.append(self._remind)
 
     async def begin(self, windows: Sequence[Window]) -> Place:
         """Takes a place in each window, or in none when one that refuses is full."""
@@ -169,7 +184,7 @@ class Counters:
     async def take(self, window: Window) -> int:
         """Counts one, which is 0; or the seconds until the window, which is full, is empty again."""
         known = self._know(window.key)
-        if known.count >= window.limit and known.life == self.redis.life:
+        if known.count >= window.limit and known.life == self.life:
             return known.left  # without asking again
         answer = await self._eval(TAKE, [window], [*self._told([window]), window.limit, window.seconds])
         known = self._know(window.key)
@@ -194,17 +209,31 @@ class Counters:
             del self.known[next(iter(self.known))]
         return known
 
+    async def _remind(self, client: Client) -> None:
+        """Tells Redis of all that it may have lost, or not been there to see: other instances count there, too."""
+        if await client.get(self.mark) is None:
+            self.life += 1
+            await client.set(self.mark, b"", ex=DAY)
+        untold = [key for key, known in self.known.items() if known.count and known.life != self.life][:BATCH]
+        if untold:
+            async with client.pipeline(transaction=False) as pipeline:
+                for key in untold:
+                    known = self._know(key)
+                    pipeline.eval(TELL, keys=[key], args=[known.count, known.left])
+            for key in untold:
+                self._know(key).life = self.life
+
     def _told(self, windows: Sequence[Window]) -> list[int]:
         """What Redis is told of each window before all else: what it may have lost, or not been there to see."""
         found = [self._know(window.key) for window in windows]
-        return [value for k in found for value in ((0, 0) if k.life == self.redis.life else (k.count, k.left))]
+        return [value for k in found for value in ((0, 0) if k.life == self.life else (k.count, k.left))]
 
     async def _eval(
         self, script: str, windows: Sequence[Window], arguments: Sequence[int]
     ) -> tuple[bool, list[State]] | None:
         """What Redis says of them; this instance learns it. None: it is lost."""
         keys = [key for window in windows for key in (window.key, f"{window.key}:held")]
-        life = self.redis.life
+        life = self.life
         answer = await self.redis.run(lambda client: client.eval(script, keys=keys, args=arguments))
         if answer is None:
             for window in windows:

@@ -115,7 +115,7 @@ RULES = (
             (" and /v1/auth/introspect", ""),
             ("where local and test keep SQLite's file and the secret key", "where SQLite's file is kept"),
             (".sessions.purge", ".events.purge"),
-            ("deletes expired sessions, refresh tokens and event ids", "deletes expired event ids"),
+            ("deletes expired sessions, refresh tokens, known clients and event ids", "deletes expired event ids"),
             ("expired sessions", "expired events"),
             (": it knows nothing of accounts, you copy it and leave it alone", ", which you leave alone"),
             ("`principal: Principal` lets in who is logged in, ", ""),
