@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from infra.base.errors import Unavailable
+from infra.http.clients import site
 from infra.metrics.counters import Family
 
 SALT_BYTES = 16
@@ -130,7 +131,8 @@ class Passwords:
 
     async def _turn(self, who: Who) -> None:
         """Returns when a core is there for it. Raises Unavailable when there is none in time."""
-        turn = Turn(who.purpose, self._count(who.client), not who.known, next(self.numbers), who.client, new_future())
+        client = site(who.client) or who.client  # a /48 has no share for each of its 65,536 networks
+        turn = Turn(who.purpose, self._count(client), not who.known, next(self.numbers), client, new_future())
         if self.running < self.cores:
             self.running += 1
             return

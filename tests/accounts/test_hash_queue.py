@@ -17,6 +17,7 @@ from tests.support.service import Service
 
 CHEAP = Cost(2**10, 8, 1)
 ONE, OTHER = "192.0.2.1", "192.0.2.2"
+SITE = "2001:db8:1:{}::/64"
 REGISTRATION = Purpose.REGISTRATION
 
 
@@ -73,6 +74,7 @@ def order_of(asked: Sequence[Who], before: Sequence[Who]) -> list[int]:
         pytest.param([Who(OTHER, REGISTRATION), *[Who(ONE)] * 3], (), [1, 2, 3, 0], id="log-ins first, however many"),
         pytest.param([*[Who(ONE)] * 3, Who(OTHER)], (), [0, 3, 1, 2], id="in turn by address"),
         pytest.param([Who(ONE), Who(OTHER)], (Who(ONE),), [1, 0], id="the address that had fewer lately"),
+        pytest.param([Who(SITE.format(3)), Who(ONE)], (Who(SITE.format(4)),), [1, 0], id="of one IPv6 site"),
         pytest.param([Who(ONE), Who(OTHER, known=True)], (), [1, 0], id="one that is known"),
         pytest.param([Who(ONE, known=True), Who(OTHER)], (Who(ONE),), [1, 0], id="known, but had more"),
     ],
