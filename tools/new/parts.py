@@ -101,7 +101,8 @@ RULES = (
         tests=r"sign_up|log_in|/v1/auth|\b[aA]ccounts?\b|_account\b|account_|handlers\.accounts"
         r"|\.secret_key\b|secret_key(?=[\"\'])|tests\.faults\.(?:hang_ups|load|overload|quick_app|races|stops|troubles)"
         r"|Registration|\bsamples\(|\brefresh_tokens\b|def test_another_origin_may_use_the_methods|" + OF_SETTINGS,
-        pages=r"docs/security\.md|\(security\.md|(?i:(?<!service )\baccounts?\b|\bsessions?\b|sign-in|signs? in|\blog-?(?:in|out)s?\b|password hash"
+        pages=r"docs/security\.md|\(security\.md"
+        r"|(?i:(?<!service )\baccounts?\b|\bsessions?\b|sign-in|signs? in|\blog-?(?:in|out)s?\b|password hash"
         r"|(?:access|refresh)[ _]token|secret_key|introspect|login_rate|/v1/auth|password is hashed|password waits"
         r"|the route is a 404)",
         entries=r"account|session|password|cache_reads",
