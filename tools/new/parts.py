@@ -160,7 +160,7 @@ RULES = (
         entries=r"event_deliveries",
         texts=(
             ("/v1/events and ", ""),
-            ("refresh tokens and event ids", "refresh tokens"),
+            ("refresh tokens, known clients and event ids", "refresh tokens and known clients"),
             (", events sent", ""),
             (", and domain events on their way out (`outbox`, `sink`)", ""),
             ("docs, events, health", "docs, health"),
