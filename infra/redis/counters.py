@@ -19,7 +19,7 @@ BATCH = 1_000  # counts of which Redis is told at once
 DAY = 86_400
 
 # Each window has two keys: its count, and the weight that is in flight. It begins with the first failure; later ones
-# don't move it. ARGV: for each window first the count that an instance knows, and the seconds that are left of it.
+# don't move it. ARGV: for each window first the count that an instance knows, and the milliseconds that are left of it.
 LEARN = """
 local counts, left, held = {}, {}, {}
 for i = 1, #KEYS / 2 do
@@ -28,7 +28,7 @@ for i = 1, #KEYS / 2 do
     held[i] = tonumber(redis.call('GET', KEYS[2 * i]) or '0')
     if known > counts[i] then
         counts[i] = known
-        redis.call('SET', KEYS[2 * i - 1], known, 'EX', rest)
+        redis.call('SET', KEYS[2 * i - 1], known, 'PX', rest)
     end
 end
 local function hold(i, weight)
@@ -71,10 +71,10 @@ return {{open and 1 or 0, {{{{count, math.max(0, redis.call('TTL', KEYS[1])), he
 """
 
 
-# ARGV: the count that an instance knows, and the seconds that are left of it.
+# ARGV: the count that an instance knows, and the milliseconds that are left of it.
 TELL = """
 if tonumber(ARGV[1]) > tonumber(redis.call('GET', KEYS[1]) or '0') then
-    redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
+    redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 end
 return 0
 """
@@ -132,6 +132,10 @@ class Known:
     def left(self) -> int:
         return max(1, round(self.end - time.monotonic())) if self.count else 0
 
+    @property
+    def milliseconds(self) -> int:
+        return max(1, int((self.end - time.monotonic()) * 1000))
+
     def add(self, more: int, seconds: int) -> None:
         if more > 0 and not self.count:
             self.end = time.monotonic() + seconds
@@ -143,6 +147,7 @@ class Counters:
         self.redis = redis
         self.known: dict[str, Known] = {}
         self.life = 1  # of Redis: one that has lost the mark has begun another
+        self.marked = False
         self.mark = redis.key(f"counters:{os.urandom(8).hex()}")
         redis.before_use.append(self._remind)
 
@@ -212,21 +217,22 @@ class Counters:
     async def _remind(self, client: Client) -> None:
         """Tells Redis of all that it may have lost, or not been there to see: other instances count there, too."""
         if await client.get(self.mark) is None:
-            self.life += 1
+            self.life += self.marked
+            self.marked = True
             await client.set(self.mark, b"", ex=DAY)
         untold = [key for key, known in self.known.items() if known.count and known.life != self.life][:BATCH]
         if untold:
             async with client.pipeline(transaction=False) as pipeline:
                 for key in untold:
                     known = self._know(key)
-                    pipeline.eval(TELL, keys=[key], args=[known.count, known.left])
+                    pipeline.eval(TELL, keys=[key], args=[known.count, known.milliseconds])
             for key in untold:
                 self._know(key).life = self.life
 
     def _told(self, windows: Sequence[Window]) -> list[int]:
         """What Redis is told of each window before all else: what it may have lost, or not been there to see."""
         found = [self._know(window.key) for window in windows]
-        return [value for k in found for value in ((0, 0) if k.life == self.life else (k.count, k.left))]
+        return [value for k in found for value in ((0, 0) if k.life == self.life else (k.count, k.milliseconds))]
 
     async def _eval(
         self, script: str, windows: Sequence[Window], arguments: Sequence[int]
