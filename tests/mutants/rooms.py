@@ -55,6 +55,7 @@ ROOMS = {
         "tests/platform/test_docs.py",
         "tests/accounts/test_events.py",
         "tests/accounts/test_introspection.py",
+        "tests/accounts/test_limits.py",
         "tests/accounts/test_authorization.py",
         "tests/platform/test_shutdown.py",
         "tests/faults/test_clients.py",
@@ -77,6 +78,7 @@ ROOMS = {
         "tests/accounts/test_cache.py",
         "tests/platform/test_redis.py",
         "tests/faults/test_redis.py",
+        "tests/accounts/test_sign_in_limits.py",
         "tests/platform/test_silence.py",
     ],
     "infra/sql": [
