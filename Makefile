@@ -50,13 +50,13 @@ soak: .venv/dev ## play every fault, many times and for 25 minutes (ARGS="--scal
 mutants: .venv/dev ## break lines in a copy and see which breaks no test notices (ARGS="--room infra/sql --sample 5 --seed 2")
 	@tests/install-servers.sh && $(BIN)/python -m tests.mutants $(ARGS)
 
-lint: .venv/dev ## check style, format, types, and the packages for known vulnerabilities (where there is a network)
+lint: .venv/dev ## check style, format, types, and the packages for known vulnerabilities (AUDIT_REQUIRED=1: fail where that can't be)
 	@$(BIN)/ruff check --quiet && $(BIN)/ruff format --quiet --check
 	@$(BIN)/mypy
 	@said=$$($(BIN)/lint-imports --no-cache) || { echo "$$said"; exit 1; }
 	@$(BIN)/hadolint Dockerfile
 	@if said=$$($(AUDIT) 2>&1); then exit 0; fi; case "$$said" in *"known vulnerabilit"*) echo "$$said"; exit 1;; \
-	*) echo "pip-audit: NOT CHECKED: $$(echo "$$said" | tail -n 1 | cut -c 1-160)";; esac
+	*) echo "pip-audit: NOT CHECKED: $$(echo "$$said" | tail -n 1 | cut -c 1-160)"; [ -z "$$AUDIT_REQUIRED" ];; esac
 
 format: .venv/dev ## fix what can be fixed
 	@$(BIN)/ruff check --quiet --fix; $(BIN)/ruff format --quiet

@@ -17,7 +17,6 @@ import uvloop
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import Route
-from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 import handlers
 import settings as environment
@@ -29,6 +28,7 @@ from infra.http.cors import Cors
 from infra.http.declarations import forgotten
 from infra.http.frame import Frame
 from infra.http.limits import RequestLimits
+from infra.http.proxies import ForwardedHeaders
 from infra.process.commands import run_migrations, run_task
 from infra.process.lifespan import open_parts, open_platform, tasks_of
 from infra.process.server import serve
@@ -79,10 +79,10 @@ def create_app(settings: Settings) -> Starlette:
             yield opened
 
     routes = bind(ROUTES + DOCS_ROUTES if settings.docs_enabled else ROUTES, PARTS)
+    cors = Cors(settings.cors_origins, routes) if settings.cors_origins else None
     middleware = [
-        Middleware(ProxyHeadersMiddleware, trusted_hosts=settings.forwarded_allow_ips),
-        Middleware(Frame, debug=settings.debug),
-        *([Middleware(Cors, origins=settings.cors_origins, routes=routes)] if settings.cors_origins else []),
+        Middleware(ForwardedHeaders, proxies=settings.forwarded_allow_ips),
+        Middleware(Frame, debug=settings.debug, cors=cors),
         Middleware(RequestLimits, settings=settings),
     ]
     return make_app(routes, middleware, lifespan)

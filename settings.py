@@ -4,17 +4,21 @@
 import dataclasses
 import sys
 from collections.abc import Iterator, Mapping
+from ipaddress import ip_network
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from infra.base.certificates import belong_together
 from infra.base.kinds import (
     BOOL,
+    CERTIFICATES,
     COUNT,
     FILE,
     HOST,
     HOSTS,
     KEY,
     KEYS,
+    NAMES,
     ORIGINS,
     OVERRIDES,
     PATH,
@@ -33,6 +37,7 @@ from infra.base.kinds import (
 )
 from infra.base.settings_command import main
 from infra.base.variables import MadeAtStart, Reading, Table, variable
+from infra.base.weak_secrets import weakness
 
 NAME = "berth"  # a DNS label; of logs, metrics, the token issuer, the database, keys in Redis
 VERSION = "0.1.0"  # `make release VERSION=...` changes it here and wherever else it stands
@@ -49,6 +54,10 @@ LOG_LEVEL = one_of("DEBUG INFO WARNING ERROR CRITICAL", str.upper)
 LOG_FORMAT = one_of("json gcp ecs console", str.lower)
 LOG_FORMAT_DEFAULT = "json; with K_SERVICE: gcp; local, on a terminal: console"
 SSL_MODE = one_of("disabled preferred required verify_ca verify_identity", str.lower)
+DAY = 86400  # seconds
+# What is sensible in production.
+LIFETIMES = {"ACCESS_TOKEN_TTL": (30, DAY), "REFRESH_TOKEN_TTL": (DAY // 24, 400 * DAY)}  # only with accounts
+WIDEST_NETWORK = 8  # bits of its prefix
 # What compose.yaml, and compose itself, read from .env.
 FOREIGN = rf"{IDENTIFIER.upper()}_\w+|COMPOSE_\w+|DOCKER_\w+|MYSQL_ROOT_\w+|MYSQL_USER|TZ"
 
@@ -80,8 +89,11 @@ class Settings:
     mysql_connect_timeout: float = variable("5", SECONDS, "seconds to connect and log in")
     mysql_query_timeout: float = variable("10", SECONDS, "seconds for one query")
     mysql_ssl_mode: str = variable("preferred", SSL_MODE, "preferred: TLS when the server offers it")
-    mysql_ssl_ca: Path | None = variable(None, FILE, "CA file for verify_ca and verify_identity, which need it")
+    mysql_ssl_ca: Path | None = variable(None, CERTIFICATES, "CA file for verify_ca and verify_identity, which need it")
+    mysql_ssl_cert: Path | None = variable(None, CERTIFICATES, "client certificate, where the server asks for one")
+    mysql_ssl_key: Path | None = variable(None, FILE, "private key of MYSQL_SSL_CERT, without a passphrase")
     mysql_unix_socket: str | None = variable(None, TEXT, "instead of host and port; Cloud SQL mounts one")
+    mysql_init_command: str | None = variable(None, TEXT, "a statement for each new connection, after Berth's own")
     mysql_slow_query: float = variable("0.5", SECONDS, "seconds after which a query is logged with type sql")
 
     redis_host: str | None = variable(None, HOST, "required in dev and prod; unset in local, test: no shared cache")
@@ -90,7 +102,11 @@ class Settings:
     redis_username: str | None = variable(None, TEXT, "whom to log in as, where Redis has ACL users")
     redis_password: str | None = variable(None, SECRET, "where Redis asks for one")
     redis_ssl: bool = variable("false", BOOL, "TLS, with the certificate verified")
-    redis_ssl_ca: Path | None = variable(None, FILE, "CA file that REDIS_SSL verifies against instead of the system's")
+    redis_ssl_ca: Path | None = variable(
+        None, CERTIFICATES, "CA file that REDIS_SSL verifies against instead of the system's"
+    )
+    redis_ssl_cert: Path | None = variable(None, CERTIFICATES, "client certificate, where Redis asks for one")
+    redis_ssl_key: Path | None = variable(None, FILE, "private key of REDIS_SSL_CERT, without a passphrase")
     redis_cluster: bool = variable("false", BOOL, "REDIS_HOST is a node of a Redis Cluster")
     redis_max_connections: int = variable("50", COUNT, "connections at most, per process")
     redis_timeout: float = variable("1", SECONDS, "seconds for one command")
@@ -104,6 +120,7 @@ class Settings:
     login_rate_limit: RateLimit = variable("10/300", RATE, "failed attempts / seconds, per account and per client")
     register_rate_limit: RateLimit = variable("20/3600", RATE, "registrations, changes of names / seconds, per client")
     refresh_rate_limit: RateLimit = variable("60/60", RATE, "refreshes / seconds, per session")
+    reserved_usernames: tuple[str, ...] = variable("", NAMES, "names that nobody can register, whatever their case")
 
     fast: str = variable("on", ON_OFF, "off: nothing bends another package; not from ENV_FILE", from_file=False)
 
@@ -117,6 +134,11 @@ class Settings:
     max_body_bytes: int = variable("1048576", COUNT, "bytes of a request body; a larger one is answered 413")
     request_timeout: float = variable("30", SECONDS, "seconds to answer a request; a slower one is answered 504")
     max_concurrency: int = variable("1000", COUNT, "requests at once; more get 503, /health never does")
+    max_connections: int = variable("2000", COUNT, "connections at once; over it only /health is answered")
+    max_connections_per_client: int = variable(
+        "256", COUNT, "of them from one address (IPv6: /64); those in FORWARDED_ALLOW_IPS may have more"
+    )
+    keep_alive: float = variable("75", SECONDS, "seconds an idle connection stays open; longer than the proxy's")
 
     cors_origins: tuple[str, ...] = variable("", ORIGINS, "origins whose pages may call from a browser")
     allowed_hosts: tuple[str, ...] = variable("*", HOSTS, "values of the Host header that are answered")
@@ -161,25 +183,85 @@ def defaults(texts: Mapping[str, str]) -> dict[str, str | MadeAtStart]:
 
 def rules(reading: Reading) -> Iterator[tuple[str, str]]:
     """What one variable asks of another; nothing is said of a variable that was refused already."""
-    values, found = reading.values, reading.found
-    where, mode, most = values["SYS_ENV"], values["MYSQL_SSL_MODE"], values["MYSQL_POOL_MAX_SIZE"]
+    values = reading.values
+    where, most = values["SYS_ENV"], values["MYSQL_POOL_MAX_SIZE"]
     # only with accounts:
     if where in {"dev", "prod"}:
         for name in ("MYSQL_HOST", "MYSQL_PASSWORD", "REDIS_HOST", "SECRET_KEY"):
-            if not found(name) and (name != "MYSQL_HOST" or not found("MYSQL_UNIX_SOCKET")):
+            if not reading.found(name) and (name != "MYSQL_HOST" or not reading.found("MYSQL_UNIX_SOCKET")):
                 yield name, f"{VARIABLES[name].kind.expected}, since SYS_ENV is {where}"
     # end only
-    if where == "prod" and values["DEBUG"]:
-        yield "DEBUG", "false, since SYS_ENV is prod"
+    if where == "prod":
+        yield from rules_of_prod(values)
     if most is not None and (values["MYSQL_POOL_MIN_SIZE"] or 0) > most:
         yield "MYSQL_POOL_MIN_SIZE", f"at most MYSQL_POOL_MAX_SIZE, which is {most}"
-    if mode in {"verify_ca", "verify_identity"} and not found("MYSQL_SSL_CA"):
-        yield "MYSQL_SSL_CA", f"a readable file, since MYSQL_SSL_MODE is {mode}"
+    yield from tls_rules(reading)
     if values["REDIS_CLUSTER"] and values["REDIS_DB"]:
         yield "REDIS_DB", "0, since REDIS_CLUSTER is true"
 
 
-TABLE = Table(Settings, defaults, rules, file="ENV_FILE", file_ignored=("SYS_ENV", "prod"), foreign=FOREIGN)
+def tls_rules(reading: Reading) -> Iterator[tuple[str, str]]:
+    values, found = reading.values, reading.found
+    mode = values["MYSQL_SSL_MODE"]
+    if mode in {"verify_ca", "verify_identity"} and not found("MYSQL_SSL_CA"):
+        yield "MYSQL_SSL_CA", f"a readable file, since MYSQL_SSL_MODE is {mode}"
+    if mode == "disabled" and found("MYSQL_SSL_CERT"):
+        yield "MYSQL_SSL_MODE", "another word, since MYSQL_SSL_CERT is set"
+    if values["REDIS_SSL"] is False and found("REDIS_SSL_CERT"):
+        yield "REDIS_SSL", "true, since REDIS_SSL_CERT is set"
+    for certificate, key in (("MYSQL_SSL_CERT", "MYSQL_SSL_KEY"), ("REDIS_SSL_CERT", "REDIS_SSL_KEY")):
+        yield from wrong_pair(reading, certificate, key)
+
+
+def wrong_pair(reading: Reading, certificate: str, key: str) -> Iterator[tuple[str, str]]:
+    for one, other in ((certificate, key), (key, certificate)):
+        if reading.found(other) and not reading.found(one):
+            yield one, f"{VARIABLES[one].kind.expected}, since {other} is set"
+    files = reading.values[certificate], reading.values[key]
+    if all(files) and not belong_together(*files):
+        yield key, f"the private key of {certificate}, as PEM without a passphrase"
+
+
+def rules_of_prod(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Nothing that tells strangers too much, and no secret that they know or guess."""
+    if values["DEBUG"]:
+        yield "DEBUG", "false, since SYS_ENV is prod"
+    for name, line in VARIABLES.items():
+        if line.kind.type == "secret" and values[name]:
+            held = (values[name],) if isinstance(values[name], str) else values[name]
+            faults = filter(None, (weakness(secret, line.kind) for secret in held))
+            yield from ((name, f"{fault}, since SYS_ENV is prod") for fault in [*faults][:1])
+
+
+def cautions(reading: Reading) -> Iterator[str]:
+    """What production seldom means."""
+    values = reading.values
+    if values["SYS_ENV"] != "prod":
+        return
+    if believes_anyone(values["FORWARDED_ALLOW_IPS"] or ""):
+        yield "FORWARDED_ALLOW_IPS takes in everyone: any client may say which address it has, and escapes every limit"
+    if "*" in (values["CORS_ORIGINS"] or ()):
+        yield "CORS_ORIGINS is *: any page on the web may call from a browser"
+    for name, line in VARIABLES.items():
+        if line.kind is RATE and values[name] and not is_sensible(values[name]):
+            yield f"{name} is {reading.texts[name]}: expected at most one attempt a second, over a day at most"
+    # only with accounts:
+    for name, (least, most) in LIFETIMES.items():
+        if values[name] is not None and not least <= values[name] <= most:
+            yield f"{name} is {values[name]}: expected from {least} to {most} seconds"
+    # end only
+
+
+def believes_anyone(proxies: str) -> bool:
+    """Also by networks that are a half or a quarter of all addresses."""
+    return proxies == "*" or any(ip_network(part).prefixlen < WIDEST_NETWORK for part in proxies.split(",") if part)
+
+
+def is_sensible(rate: RateLimit) -> bool:
+    return rate.attempts <= rate.seconds <= DAY
+
+
+TABLE = Table(Settings, defaults, rules, cautions, file="ENV_FILE", file_ignored=("SYS_ENV", "prod"), foreign=FOREIGN)
 VARIABLES = TABLE.variables
 load = TABLE.load
 

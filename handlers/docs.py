@@ -1,10 +1,12 @@
 """What the API is: a document for programs, and a page for people, who can try it out there."""
 
 import hashlib
+from functools import cache
 from pathlib import Path
 
 from starlette.responses import Response
 
+from infra.http.etags import is_known
 from infra.http.openapi import openapi_document
 from infra.http.problems import Problem
 from infra.http.state import Request
@@ -41,14 +43,21 @@ async def file(request: Request) -> Response:
     return cacheable(request, read(f"{name}.gz" if "Content-Encoding" in headers else name), headers)
 
 
+@cache
 def read(name: str) -> bytes:
+    """Once, so that a crowd of slow readers has one copy in memory."""
     return (SWAGGER_UI / name).read_bytes()
 
 
 def cacheable(request: Request, content: bytes, headers: dict[str, str]) -> Response:
     """304 for whoever has this content already."""
-    etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
-    known = etag in request.headers.get("if-none-match", "")
+    etag = etag_of(content)
+    known = is_known(request, etag)
     return Response(
         b"" if known else content, 304 if known else 200, headers | {"Cache-Control": "no-cache", "ETag": etag}
     )
+
+
+@cache
+def etag_of(content: bytes) -> str:
+    return f'"{hashlib.sha256(content).hexdigest()[:32]}"'

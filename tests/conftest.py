@@ -1,6 +1,6 @@
 import re
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from sqlite3 import Row, connect, sqlite_version
 from typing import Any, Protocol, TypeVar
@@ -22,6 +22,7 @@ TEST_SETTINGS = {
 }
 EVENTS_TOKEN = "a-token-that-other-services-have"
 RAN_AGAINST: dict[str, str] = {}
+LIMIT = 900  # seconds for a test and what it starts: what builds an image on a busy machine needs half of them
 
 # What `make test-quick` leaves out: whatever starts a server, a browser or a service of its own, and what else is slow.
 SLOW = re.compile(
@@ -184,6 +185,23 @@ def account(service: Service) -> Account:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--quick", action="store_true", help="only what needs no server and little time")
+    parser.addoption("--limit", type=int, default=LIMIT, help=f"seconds until a test counts as hanging ({LIMIT})")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """One that hangs fails, and the next one runs."""
+    limit: int = item.config.getoption("limit")
+
+    def fail(*_: object) -> None:
+        raise TimeoutError(f"the test hangs: no end after {limit} s")
+
+    signal.signal(signal.SIGALRM, fail)
+    signal.alarm(limit)
+    try:
+        return (yield)
+    finally:
+        signal.alarm(0)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

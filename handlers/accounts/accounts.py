@@ -1,46 +1,23 @@
 """Accounts: register, read, change, delete, change the password."""
 
-import unicodedata
-from typing import Annotated
+from collections.abc import Callable, Mapping
+from functools import partial
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 
+from handlers.accounts.names import Email, Username, clean_email, clean_username, email_key, unique_key
+from handlers.accounts.password_rules import NewPassword, Password, check_new_password
 from handlers.accounts.passwords import Purpose, Who
 from handlers.accounts.principal import Account, AccountRow, Principal, account_of, name_account
 from handlers.accounts.state import Request
 from infra.base.ids import new_id
 from infra.base.times import now_ms, utc
+from infra.http.bodies import invalid_fields
 from infra.http.clients import network
 from infra.http.operations import operation
-from infra.http.problems import Problem, Unauthorized, invalid
+from infra.http.problems import FieldError, Problem, Unauthorized
 from infra.logs import get_logger
 from settings import EVENTS
-
-Username = Annotated[
-    str,
-    Meta(
-        min_length=3,
-        max_length=64,
-        pattern=r"^[A-Za-z0-9._-]+$(?!\n)",  # without @: it can't be taken for an email
-        description="3 to 64 of the characters A-Z a-z 0-9 . _ -",
-        examples=["ada"],
-    ),
-]
-Email = Annotated[
-    str,
-    Meta(
-        max_length=254,  # RFC 5321, section 4.5.3.1.3, less the angle brackets
-        pattern=r"^[^@\s\x00-\x1f\x7f]{1,64}@[^@\s.\x00-\x1f\x7f]+(\.[^@\s.\x00-\x1f\x7f]+)+$(?!\n)",
-        description="an email address of at most 254 characters",
-        examples=["ada@example.com"],
-    ),
-]
-NewPassword = Annotated[
-    str, Meta(min_length=8, max_length=256, description="8 to 256 characters", examples=["correct horse"])
-]
-Password = Annotated[str, Meta(max_length=256, description="at most 256 characters", examples=["correct horse"])]
-
-EMAIL_KEY_MAX = 320  # characters, as the column is wide; NFKC makes 18 of some single ones
 
 NAMING = {409: "the username or the email is taken", 429: "too many names were tried"}
 WRONG_PASSWORD = {403: "the password is wrong", 429: "too many wrong passwords"}
@@ -83,19 +60,19 @@ async def register(request: Request, body: Registration) -> Account:
     """Make an account."""
     client = network(client_address(request))
     async with request.state.limits.naming(client):
-        password_hash = await request.state.passwords.hash(body.password, Who(client, Purpose.REGISTRATION))
-        return await add_account(request, body, password_hash)
+        username, email, password_hash = await checked(request, body, Who(client, Purpose.REGISTRATION))
+        return await add_account(request, username, email, password_hash)
 
 
-async def add_account(request: Request, body: Registration, password_hash: str) -> Account:
+async def add_account(request: Request, username: str, email: str, password_hash: str) -> Account:
     now = now_ms()
-    account = Account(new_id(), body.username, body.email, utc(now), utc(now))
+    account = Account(new_id(), username, email, utc(now), utc(now))
     values = {
         "id": account.id,
-        "username": body.username,
-        "username_key": unique_key(body.username),
-        "email": body.email,
-        "email_key": email_key(body.email),
+        "username": username,
+        "username_key": unique_key(username),
+        "email": email,
+        "email_key": email_key(email),
         "password_hash": password_hash,
         "now": now,
     }
@@ -115,6 +92,20 @@ async def add_account(request: Request, body: Registration, password_hash: str) 
     return account
 
 
+async def checked(request: Request, body: Registration, who: Who) -> tuple[str, str, str]:
+    """The username and the email as they are kept, and the password's hash. Raises a 422 Problem."""
+    settings = request.state.settings
+    names = (body.username, body.email, email_key(body.email), settings.name)
+    right = all_right(
+        {
+            "username": partial(clean_username, body.username, settings.reserved_usernames),
+            "email": partial(clean_email, body.email),
+            "password": partial(check_new_password, body.password, names),
+        }
+    )
+    return right["username"], right["email"], await request.state.passwords.hash(body.password, who)
+
+
 @operation()
 async def read_me(request: Request, principal: Principal) -> Account:
     """Read the account."""
@@ -124,7 +115,13 @@ async def read_me(request: Request, principal: Principal) -> Account:
 @operation(problems=NAMING)
 async def update_me(request: Request, principal: Principal, body: AccountChanges) -> Account:
     """Change the username or the email; what the body doesn't name stays."""
-    username, email = body.username or None, body.email or None
+    reserved, checks = request.state.settings.reserved_usernames, dict[str, Callable[[], str]]()
+    if body.username is not UNSET:
+        checks["username"] = partial(clean_username, body.username, reserved)
+    if body.email is not UNSET:
+        checks["email"] = partial(clean_email, body.email)
+    right = all_right(checks)
+    username, email = right.get("username"), right.get("email")
     async with (
         request.state.limits.naming(network(client_address(request)), principal.account.id),
         request.state.database.transaction() as transaction,
@@ -182,6 +179,7 @@ async def delete_me(request: Request, principal: Principal, body: Confirmation) 
 async def change_password(request: Request, principal: Principal, body: PasswordChange) -> None:
     """Change the password; every other session of the account ends."""
     current_hash = await confirm_password(request, principal, body.current_password)
+    await check_own_password(request, principal, body.new_password)
     values = {"account_id": principal.account.id, "session_id": principal.session_id}
     client = network(client_address(request))
     new_hash = await request.state.passwords.hash(body.new_password, Who(client, known=True))
@@ -208,6 +206,15 @@ async def change_password(request: Request, principal: Principal, body: Password
     audit.info("password changed", extra={"event": "password.changed"})
 
 
+async def check_own_password(request: Request, principal: Principal, new_password: str) -> None:
+    """Raises a 422 Problem when it may not be the account's, whose name and address are read anew."""
+    row = await request.state.database.fetch_one(
+        "SELECT username, email, email_key FROM accounts WHERE id = :id", {"id": principal.account.id}
+    )
+    names = (*(row or ()), request.state.settings.name)
+    all_right({"new_password": partial(check_new_password, new_password, names)})
+
+
 async def confirm_password(request: Request, principal: Principal, password: str) -> str:
     """The account's password hash, when `password` is right; else a 403, or a 429 after too many."""
     state = request.state
@@ -225,16 +232,17 @@ async def confirm_password(request: Request, principal: Principal, password: str
     return str(password_hash)
 
 
-def unique_key(name: str) -> str:
-    """What is compared when names are: without case, and one form for what looks the same (NFKC)."""
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
-
-
-def email_key(email: str) -> str:
-    key = unique_key(email)
-    if len(key) > EMAIL_KEY_MAX:
-        raise invalid("email", "expected an address without ligatures and the like")
-    return key
+def all_right(checks: Mapping[str, Callable[[], str]]) -> dict[str, str]:
+    """What each field's check returns. Raises a 422 Problem that names every field whose check raises ValueError."""
+    right, wrong = {}, []
+    for field, check in checks.items():
+        try:
+            right[field] = check()
+        except ValueError as error:
+            wrong.append(FieldError(field, str(error)))
+    if wrong:
+        raise invalid_fields(wrong)
+    return right
 
 
 def client_address(request: Request) -> str:

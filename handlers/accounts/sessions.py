@@ -7,8 +7,10 @@ from typing import Annotated, Literal, NamedTuple
 
 from msgspec import Meta, Struct
 
-from handlers.accounts.accounts import Password, client_address, unique_key
+from handlers.accounts.accounts import client_address
 from handlers.accounts.known_clients import remember_client
+from handlers.accounts.names import SENT_MAX, login_key
+from handlers.accounts.password_rules import Password
 from handlers.accounts.passwords import Who
 from handlers.accounts.principal import Account, AccountRow, Principal, account_of, count_wrong_token, name_account
 from handlers.accounts.state import AccountsState, Request
@@ -16,6 +18,7 @@ from handlers.accounts.tokens import new_refresh_token, refresh_token_hash
 from infra.base.ids import Id, new_id
 from infra.base.times import Time, now_ms, utc
 from infra.http.clients import network
+from infra.http.openapi import ASKED_FOR
 from infra.http.operations import operation
 from infra.http.pages import Page, PageQuery, page_of
 from infra.http.problems import Problem, Unauthorized
@@ -33,7 +36,14 @@ audit = get_logger("audit")
 
 class Login(Struct, forbid_unknown_fields=True):
     login: Annotated[
-        str, Meta(min_length=1, max_length=254, description="a username or an email address", examples=["ada"])
+        str,
+        Meta(
+            min_length=1,
+            max_length=SENT_MAX,
+            description="a username or an email address",
+            examples=["ada"],
+            extra_json_schema={ASKED_FOR: {"maxLength": 254}},
+        ),
     ]
     password: Password
 
@@ -92,8 +102,8 @@ async def log_in(request: Request, body: Login) -> Tokens:
     """Start a session."""
     state = request.state
     client = network(client_address(request))
-    key = unique_key(body.login)
-    found = await find_credentials(state, key, client)
+    column, key = login_key(body.login)
+    found = await find_credentials(state, column, key, client)
     if found:
         name_account(found.account.id)
     known = bool(found and found.known_until and found.known_until > now_ms())
@@ -112,9 +122,8 @@ async def log_in(request: Request, body: Login) -> Tokens:
     return tokens(state, account, session_id, refresh_token)
 
 
-async def find_credentials(state: AccountsState, key: str, client: str) -> Credentials | None:
+async def find_credentials(state: AccountsState, column: str, key: str, client: str) -> Credentials | None:
     """Of the account with that name or address; `client` is a network."""
-    column = "email_key" if "@" in key else "username_key"
     row = await state.database.fetch_one(
         "SELECT a.id, a.username, a.email, a.created_at, a.updated_at, a.password_hash, k.expires_at FROM accounts a"  # noqa: S608
         " LEFT JOIN known_clients k ON k.account_id = a.id AND k.network = :network"

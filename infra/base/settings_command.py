@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from infra.base.kinds import BOOL, FILE, HOST, PATH, SECRET, TEXT
-from infra.base.variables import Reading, Table, Variable, cut, without_userinfo
+from infra.base.variables import Reading, Table, Variable, cut
 
 USAGE = """usage: python settings.py [--format table|json|env|markdown]
 
@@ -49,7 +49,7 @@ def shown(name: str, line: Variable, reading: Reading) -> str | None:
     if line.kind.type == "secret" and reading.found(name):
         return "***"
     text = reading.texts.get(name)
-    return text and without_userinfo(text)
+    return text and line.kind.show(text)
 
 
 def visible(text: str) -> str:

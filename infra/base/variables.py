@@ -16,7 +16,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from dotenv.parser import Binding, parse_stream
 
 from infra import fast
-from infra.base.kinds import Kind, parse
+from infra.base.kinds import PATH, Kind, parse
 from infra.base.near_misses import near_misses
 from infra.fast import lean_imports
 
@@ -74,8 +74,8 @@ class Reading:
         """Whether it is set, to a right value or to a wrong one."""
         return self.sources[name] != NOT_SET
 
-    def refuse(self, name: str, text: str | None, expected: str) -> None:
-        holds = "not set" if text is None else cut(repr(without_userinfo(text)))
+    def refuse(self, name: str, text: str | None, expected: str, kind: Kind = PATH) -> None:
+        holds = "not set" if text is None else "***" if kind.type == "secret" else cut(repr(kind.show(text)))
         self.problems.append(Problem(name, f"{name} is {holds}: expected {expected}"))
 
 
@@ -98,6 +98,8 @@ class Table(Generic[Loaded]):
     defaults: Callable[[Texts], Mapping[str, str | MadeAtStart]]
     # What one variable asks of another: the name of each that is wrong, and what was expected.
     rules: Callable[[Reading], Iterator[tuple[str, str]]]
+    # What is right, but should be looked at: a warning each.
+    cautions: Callable[[Reading], Iterator[str]]
     file: str  # names the variable that names a file of variables
     file_ignored: tuple[str, str]  # where this variable is this text, the file is ignored
     foreign: str  # a pattern for names in the file that are for others to read
@@ -121,7 +123,7 @@ class Table(Generic[Loaded]):
 
     def read(self, environ: Texts | None = None) -> Reading:
         reading, variables = Reading(), self.variables
-        real = {name: text for name, text in (os.environ if environ is None else environ).items() if text}
+        real = self.given(os.environ if environ is None else environ)
         layers = {"environment": real, self.file: self.read_file(real, reading)}
         self.warn_of_unknown(layers, reading)
         for name, line in variables.items():
@@ -129,17 +131,25 @@ class Table(Generic[Loaded]):
         self.fill_in_defaults(reading)
         convert(variables, reading)
         for name, expected in [*self.rules(reading), *unwritable(reading)]:
-            reading.refuse(name, reading.texts.get(name), expected)
+            reading.refuse(name, reading.texts.get(name), expected, variables[name].kind)
+        reading.warnings.extend(self.cautions(reading))
         order = [row for name in variables for row in (name, f"{name}_FILE")]
         reading.problems.sort(key=lambda problem: order.index(problem.variable))
         return reading
+
+    def given(self, texts: Texts) -> dict[str, str]:
+        """Those that aren't empty, once what no secret has is taken away."""
+        kinds = {name: line.kind for name, line in self.variables.items()}
+        secret = {name for name, kind in kinds.items() if kind.type == "secret"}
+        bared = {name: bare(text) if name in secret else text for name, text in texts.items()}
+        return {name: text for name, text in bared.items() if text}
 
     def read_file(self, real: Texts, reading: Reading) -> dict[str, str]:
         """Where it is ignored, it may still say that it is: what says so must not start with the others' defaults."""
         if self.file not in real:
             return {}
         name, text = self.file_ignored
-        texts = {} if real.get(name) == text else parse_file(self.file, real[self.file], reading)
+        texts = {} if real.get(name) == text else self.given(parse_file(self.file, real[self.file], reading))
         if real.get(name, texts.get(name)) != text:
             return texts
         reading.warnings.append(f"{self.file} is ignored: {name} is {text}")
@@ -180,7 +190,7 @@ class Table(Generic[Loaded]):
 
 def parse_file(name: str, path: str, reading: Reading) -> dict[str, str]:
     try:
-        lines = list(parse_stream(io.StringIO(Path(path).read_text(encoding="utf-8"))))
+        lines = list(parse_stream(io.StringIO(Path(path).read_text(encoding="utf-8-sig"))))
     except (OSError, ValueError) as error:
         reading.refuse(name, path, f"a readable UTF-8 file ({reason(error)})")
         return {}
@@ -215,10 +225,15 @@ def look_up(name: str, line: Variable, layers: Mapping[str, Texts], reading: Rea
 
 
 def read_secret(path: Path) -> str:
-    text = re.sub(r"\r?\n\Z", "", path.read_bytes().decode())
+    text = bare(path.read_bytes().decode())
     if not text:
         raise ValueError("it is empty")
     return text
+
+
+def bare(secret: str) -> str:
+    """Without the byte order mark that an editor puts before it, and the line ends that it or `echo` puts after it."""
+    return secret.removeprefix("\ufeff").rstrip("\r\n")
 
 
 def parsed(text: str, kind: Kind) -> Any:
@@ -243,7 +258,7 @@ def convert(variables: Mapping[str, Variable], reading: Reading) -> None:
             if kind.type == "secret":
                 reading.problems.append(Problem(name, f"{name} is {fault}: expected {kind.expected}"))
             else:
-                reading.refuse(name, reading.texts[name], kind.expected)
+                reading.refuse(name, reading.texts[name], kind.expected, kind)
 
 
 def unwritable(reading: Reading) -> Iterator[tuple[str, str]]:
@@ -264,6 +279,8 @@ def keep_secret(name: str, folder: str, kind: Kind, reading: Reading) -> None:
     try:
         if not path.exists():
             make_secret(path)
+        with suppress(OSError):
+            path.chmod(0o600)
         reading.values[name] = parse(read_secret(path), kind)
     except (OSError, ValueError) as error:
         expected = f"a directory that keeps a good {path.name} ({reason(error)})"
@@ -281,11 +298,6 @@ def make_secret(path: Path) -> None:
             path.hardlink_to(draft)
     finally:
         draft.unlink(missing_ok=True)
-
-
-def without_userinfo(text: str) -> str:
-    """Where a host belongs, some put a URL, with the password in it."""
-    return re.sub(r"(^(?!\w+://)|//)[^\s/]*:\S*@", r"\1***@", text)
 
 
 def path_shown(text: str) -> str:

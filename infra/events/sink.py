@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from settings import Settings
 
 TIMEOUT = 10  # seconds for all of one request
+INFORMATIONAL = set(range(100, 200)) - {101}  # come before the answer, any number of them (RFC 9110, 15.2)
 
 STATUS_LINE = rb"HTTP/1\.[01] ([1-5][0-9]{2})[ \r]"
 
@@ -31,9 +32,16 @@ class Sink:
             reader, writer = await asyncio.open_connection(self.host, self.port, ssl=self.tls)
             try:
                 writer.write(head.encode() + body)
-                status_line = re.match(STATUS_LINE, await reader.readline())
+                while (status := await read_status(reader)) in INFORMATIONAL:
+                    while (await reader.readline()).strip():  # its headers
+                        pass
             finally:
                 writer.transport.abort()
-        if not status_line:
-            raise ValueError("the answer is not HTTP/1.1")
-        return int(status_line[1])
+        return status
+
+
+async def read_status(reader: asyncio.StreamReader) -> int:
+    status_line = re.match(STATUS_LINE, await reader.readline())
+    if not status_line:
+        raise ValueError("the answer is not HTTP/1.1")
+    return int(status_line[1])

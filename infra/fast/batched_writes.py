@@ -10,7 +10,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 FEW = 2  # requests in flight: for them a turn more takes longer than waking their clients
-LARGE = 64 * 1024  # bytes: keeping them costs more than another write
+LARGE = 16 * 1024  # bytes: keeping them costs more than another write
 
 # By loop: what is to be flushed in its next turn.
 waiting_of: WeakKeyDictionary[asyncio.AbstractEventLoop, list["BatchedTransport"]] = WeakKeyDictionary()
@@ -37,9 +37,12 @@ class BatchedTransport(asyncio.Transport):
         self.whole = False  # the body's first part is held, too
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        if self.held:
+        if self.held and len(data) > LARGE:
+            self.flush()
+            self.transport.write(data)  # as it is: of what many don't take, all have the same in memory
+        elif self.held:
             self.held += data
-            if self.whole or len(self.in_flight) <= FEW or len(data) > LARGE:
+            if self.whole or len(self.in_flight) <= FEW:
                 self.flush()
             else:
                 self.whole = True

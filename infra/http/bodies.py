@@ -1,44 +1,39 @@
-"""What a request says, read into a Struct that lets nothing pass unseen: JSON (RFC 8259), a form, a query, an event."""
+"""What a request says, read into a Struct that lets nothing pass unseen: JSON (RFC 8259), a form, a query."""
 
 import json
 import re
 from typing import Any, TypeVar
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from infra.events.cloudevents import STRUCTURED, CloudEvent
+from infra.http.fields import media_type, members
 from infra.http.problems import FieldError, Problem, invalid
 from infra.http.shapes import MOST_ERRORS, Repeated
 from infra.http.wrong_fields import forbidden_fields, wrong_fields
 
 Body = TypeVar("Body", bound=msgspec.Struct)
-Event = TypeVar("Event", bound=CloudEvent)
 
-# Possessive, or 60,000 blanks would be tried in every division.
-UTF8 = r'\s*+(;\s*+charset\s*+=\s*+"?utf-8"?\s*+)?;?\s*+'
-JSON_TYPE = f"(?i)application/json{UTF8}"
-FORM_TYPE = f"(?i)application/x-www-form-urlencoded{UTF8}"
-STRUCTURED_TYPE = f"(?i){re.escape(STRUCTURED)}{UTF8}"
-SCHEDULE_TIME = "x-cloudscheduler-scheduletime"
+JSON_TYPE = "application/json"
+FORM_TYPE = "application/x-www-form-urlencoded"
 FORM_FIELDS = 100
 NUL_IN_JSON = r"\u0000"
+SURROGATE_IN_JSON = r"\\u[dD][89a-fA-F]"
 
 
-async def read_body(request: Request, struct: type[Body], media_type: str = JSON_TYPE) -> Body:
+async def read_body(request: Request, struct: type[Body], type_name: str = JSON_TYPE) -> Body:
     """The request's JSON as a `struct`.
 
-    Raises a Problem: 415 when it isn't JSON in UTF-8 by its Content-Type, 400 when it can't be parsed, 422 when its
-    shape is wrong, a field is unknown or given twice, or a text holds NUL.
+    Raises a Problem: 415 when it isn't JSON in UTF-8 by its Content-Type, 400 when it can't be parsed or holds what
+    isn't Unicode, 422 when its shape is wrong, a field is unknown or given twice, or a text holds NUL.
     """
-    content_type = request.headers.get("content-type")
+    content_type = request.headers.getlist("content-type")
     body = await request.body()
-    if content_type is None and not body:
+    if not content_type and not body:
         raise invalid("", "a JSON object is needed in the body")
-    if not re.fullmatch(media_type, content_type or ""):
-        raise Problem(415, "the body must be JSON in UTF-8, and its Content-Type say so")
+    check_type(request, content_type, type_name, "the body must be JSON in UTF-8, and its Content-Type say so")
     try:
         text = body.decode()
         # first as JSON alone: msgspec stops at the first wrong field, whatever follows it
@@ -55,10 +50,10 @@ async def read_body(request: Request, struct: type[Body], media_type: str = JSON
 
 async def read_form(request: Request, struct: type[Body]) -> Body:
     """The request's form as a `struct`. Raises a Problem as `read_body` does."""
-    content_type = request.headers.get("content-type")
+    content_type = request.headers.getlist("content-type")
     body = await request.body()
-    if (content_type or body) and not re.fullmatch(FORM_TYPE, content_type or ""):
-        raise Problem(415, "the body must be application/x-www-form-urlencoded in UTF-8")
+    if content_type or body:
+        check_type(request, content_type, FORM_TYPE, "the body must be application/x-www-form-urlencoded in UTF-8")
     try:
         pairs = parse_qsl(body.decode(), keep_blank_values=True, errors="strict", max_num_fields=FORM_FIELDS)
     except ValueError:
@@ -71,18 +66,17 @@ async def read_query(request: Request, struct: type[Body]) -> Body:
     return convert_pairs(request.query_params.multi_items(), struct)
 
 
-async def read_event(request: Request, struct: type[Event]) -> Event:
-    """The event in the body (structured mode) or in the headers (binary mode); then its data isn't read.
-
-    Raises a Problem: 415 for a batch, 422 without an attribute that is required, and as `read_body`.
-    """
-    if request.headers.get("content-type", "").lower().startswith("application/cloudevents"):
-        return await read_body(request, struct, STRUCTURED_TYPE)
-    await request.body()
-    attributes = [(name[3:], unquote(value)) for name, value in request.headers.items() if name.startswith("ce-")]
-    if SCHEDULE_TIME in request.headers and "ce-id" not in request.headers:  # differs between runs of a Scheduler's job
-        attributes.append(("id", request.headers[SCHEDULE_TIME]))
-    return convert_pairs(attributes, struct, strict=True)
+def check_type(request: Request, content_type: list[str], name: str, otherwise: str) -> None:
+    """Raises a 415 Problem unless the body is of that type, in UTF-8, in no content coding (RFC 9110, 8.3 and 8.4)."""
+    found = media_type(content_type)
+    if (
+        not found
+        or found.name != name
+        or any(key == "charset" and value.lower() != "utf-8" for key, value in found.parameters)
+    ):
+        raise Problem(415, otherwise)
+    if {coding.lower() for coding in members(request.headers.getlist("content-encoding"))} - {"identity"}:
+        raise Problem(415, "the body must be in no content coding", headers={"Accept-Encoding": "identity"})
 
 
 def convert_pairs(pairs: list[tuple[str, str]], struct: type[Body], strict: bool = False) -> Body:
@@ -113,7 +107,10 @@ def parse_json(text: str) -> tuple[Any, bool]:
             repeated.append(value)
         return value
 
-    return json.loads(text, object_pairs_hook=make_object, parse_constant=refuse_constant), bool(repeated)
+    value = json.loads(text, object_pairs_hook=make_object, parse_constant=refuse_constant)
+    if re.search(SURROGATE_IN_JSON, text):
+        json.dumps(value, ensure_ascii=False).encode()  # raises UnicodeEncodeError for one that is alone
+    return value, bool(repeated)
 
 
 def refuse_constant(name: str) -> None:

@@ -1,47 +1,73 @@
-"""CORS (https://fetch.spec.whatwg.org/#http-cors-protocol) for the pages of CORS_ORIGINS. Middleware in pure ASGI."""
+"""CORS (https://fetch.spec.whatwg.org/#http-cors-protocol) for the pages of CORS_ORIGINS."""
 
 from collections.abc import Sequence
 
 from starlette.datastructures import Headers
-from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Scope
 
+from infra.http.fields import OWS, members
 from infra.http.operations import operations_of
 from infra.http.problems import Problem, problem_response
 
 IDS = {"X-Request-ID", "traceparent"}  # of every request and answer
+TRACE = {"tracestate", "X-Cloud-Trace-Context"}  # what else a page's tracing may send
+SAFELISTED = {"Accept", "Accept-Language", "Content-Language", "Content-Type"}
+PREFLIGHT_VARY = "Access-Control-Request-Method, Access-Control-Request-Headers"
+MAX_AGE = 600  # seconds that a browser remembers a preflight
+
+RawHeaders = list[tuple[bytes, bytes]]
 
 
-class Cors(CORSMiddleware):
-    """Starlette's, for the methods and headers that the operations declare, with a problem document for a preflight
-    that it refuses."""
+class Cors:
+    """For the methods and headers that the operations declare."""
 
-    def __init__(self, app: ASGIApp, origins: tuple[str, ...], routes: Sequence[Route] = ()) -> None:
+    def __init__(self, origins: Sequence[str], routes: Sequence[Route] = ()) -> None:
         operations = list(operations_of(routes))
-        asked = IDS.union(*(operation.request_header_names() for *_, operation in operations))
+        asked = IDS.union(TRACE, SAFELISTED, *(operation.request_header_names() for *_, operation in operations))
         answered = {*IDS, "Retry-After"}.union(*(operation.answer_header_names() for *_, operation in operations))
-        super().__init__(
-            app,
-            allow_origins=origins,
-            allow_methods=sorted({method for _, method, _ in operations}),
-            allow_headers=sorted(asked),
-            expose_headers=sorted(answered),
+        self.everybody = "*" in origins
+        self.origins = {origin.encode() for origin in origins}
+        self.methods = {method for _, method, _ in operations} | {"HEAD"}
+        self.headers = {name.lower() for name in asked}
+        self.exposed = ", ".join(sorted(answered)).encode()
+        self.preflight_headers = {
+            "Access-Control-Allow-Methods": ", ".join(sorted(self.methods)),
+            "Access-Control-Allow-Headers": ", ".join(sorted(asked)),
+            "Access-Control-Max-Age": str(MAX_AGE),
+            "Vary": PREFLIGHT_VARY,
+        }
+
+    def allows(self, origin: bytes | None) -> bool:
+        return origin is not None and (self.everybody or origin in self.origins)
+
+    def added(self, headers: RawHeaders, origin: bytes | None) -> RawHeaders:
+        """An answer's headers and those that say whether a page of the `origin` may read it; a new list."""
+        cors = []
+        if self.allows(origin):
+            allowed = b"*" if self.everybody else origin or b""
+            cors = [(b"access-control-allow-origin", allowed), (b"access-control-expose-headers", self.exposed)]
+        varies = [value for name, value in headers if name.lower() == b"vary"]
+        others = [header for header in headers if header[0].lower() != b"vary"]
+        return [*others, *cors, (b"vary", b", ".join([*varies, b"Origin"]))]
+
+    def preflight(self, scope: Scope) -> Response | None:
+        """The answer to a preflight; None when the request is something else."""
+        headers = Headers(scope=scope)
+        method = headers.get("access-control-request-method")
+        if scope["method"] != "OPTIONS" or method is None or "origin" not in headers:
+            return None
+        origins = headers.getlist("origin")
+        asked = {name.lower() for name in members(headers.getlist("access-control-request-headers"))}
+        fine = {
+            "origin": len(origins) == 1 and self.allows(origins[0].strip(OWS).encode("latin-1")),
+            "method": method.strip(OWS) in self.methods,
+            "headers": asked <= self.headers,
+        }
+        if all(fine.values()):
+            return PlainTextResponse("OK", headers=self.preflight_headers)
+        refused = ", ".join(name for name, taken in fine.items() if not taken)
+        return problem_response(
+            Problem(400, f"Disallowed CORS {refused}", headers={"Vary": PREFLIGHT_VARY}), scope["path"]
         )
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = Headers(scope=scope) if scope["type"] == "http" else Headers()
-        if scope.get("method") == "OPTIONS" and {"origin", "access-control-request-method"} <= set(headers):
-            response = self.preflight_response(headers)
-            if response.status_code != 200:
-                response = problem_response(Problem(400, bytes(response.body).decode()), scope["path"])
-            await response(scope, receive, send)
-        else:
-            await super().__call__(scope, receive, send)
-
-    async def send(self, message: Message, send: Send, request_headers: Headers) -> None:
-        """With a message of its own: the app's may be one that answers other requests, too."""
-        if message["type"] == "http.response.start":
-            headers = [(name.lower(), value) for name, value in message.get("headers", ())]
-            message = {**message, "headers": headers}
-        await super().send(message, send, request_headers)

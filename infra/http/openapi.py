@@ -28,6 +28,7 @@ OTHER_PROBLEM = {
 }
 WITHOUT_NUL = r"^[^\x00]*$"
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
+ASKED_FOR = "x-asked-for"
 
 
 @functools.cache
@@ -41,7 +42,7 @@ def openapi_document(app: Starlette, settings: Settings, description: str) -> by
     schemas = dict(zip(types, refs, strict=True))
     for *_, operation in described:
         for struct in bodies_of(operation).values():
-            forbid_nul(components[schemas[struct]["$ref"].rpartition("/")[2]])
+            ask_for_less(components[schemas[struct]["$ref"].rpartition("/")[2]])
     paths: dict[str, Json] = {}
     for route, method, operation in described:
         paths.setdefault(route.path_format, {})[method.lower()] = describe(route, operation, schemas)
@@ -76,12 +77,13 @@ def bodies_of(operation: Operation) -> dict[str, Any]:
     return {BODY_TYPES[name]: kind for name, kind, _ in operation.parameters if name in BODY_TYPES}
 
 
-def forbid_nul(schema: Json) -> None:
-    """NUL is refused in any text."""
+def ask_for_less(schema: Json) -> None:
+    """NUL is refused in any text. What a field asks for, where it takes more, is ASKED_FOR in its extra_json_schema."""
     for field in schema["properties"].values():
         for kind in (field, *field.get("anyOf", [])):
+            kind.update(kind.pop(ASKED_FOR, {}))
             if kind.get("type") == "string":
-                kind.setdefault("pattern", WITHOUT_NUL)
+                kind["pattern"] = kind.get("pattern") or WITHOUT_NUL
 
 
 def describe(route: Route, operation: Operation, schemas: dict[Any, Json]) -> Json:

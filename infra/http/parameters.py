@@ -7,8 +7,10 @@ import msgspec
 from starlette.requests import Request
 
 from infra.base.ids import GivenId, Id
-from infra.http.bodies import convert_pairs, read_body, read_event, read_form, read_query
+from infra.http.bodies import convert_pairs, read_body, read_form, read_query
+from infra.http.events import read_event
 from infra.http.parts import Reader
+from infra.http.paths import decoded_segment
 from infra.http.problems import NO_RESOURCE, Problem
 
 Value = TypeVar("Value")
@@ -33,7 +35,11 @@ STRUCT_READERS = {
     ),
     "event": Reader(
         read_event,
-        {400: "the body is not JSON", 415: "several events at once", 422: "an attribute is missing or wrong"},
+        {
+            400: "the body is not JSON, or a header is none of an event",
+            415: "several events at once",
+            422: "an attribute is missing or wrong",
+        },
     ),
 }
 BODY_READERS = STRUCT_READERS.keys() - {"query"}
@@ -73,7 +79,7 @@ def path_reader(name: str) -> Reader:
     """What isn't of the parameter's type is no resource's name."""
 
     async def read(request: Request, kind: Any) -> Any:
-        text = request.path_params[name]
+        text = decoded_segment(request.path_params[name])
         try:
             value = msgspec.convert(text, kind, strict=False)
         except msgspec.ValidationError:

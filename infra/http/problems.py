@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from infra.base.errors import Duplicate, Unavailable
+from infra.http.paths import uri_reference
 from infra.logs import get_logger, request_context
 
 NO_RESOURCE = "no such resource"
@@ -30,7 +31,7 @@ class ProblemDocument(msgspec.Struct):
     title: Annotated[str, Meta(description="of the status", examples=["Unprocessable Entity"])]
     status: Annotated[int, Meta(examples=[422])]
     detail: Annotated[str, Meta(examples=["password: expected 8 to 256 characters"])]
-    instance: Annotated[str, Meta(description="the path", examples=["/v1/auth/register"])]
+    instance: Annotated[str, Meta(description="the path, a URI reference", examples=["/v1/auth/register"])]
     trace_id: Annotated[
         str, Meta(description="as in the service's log lines", examples=["4bf92f3577b34da6a3ce929d0e0e4736"])
     ]
@@ -69,7 +70,7 @@ class Unauthorized(Problem):
 
 
 def problem_document(status: int, detail: str, instance: str, errors: list[FieldError] | None = None) -> bytes:
-    """The document's JSON, with the trace id of the request at hand."""
+    """The document's JSON, with the trace id of the request at hand; `instance` is its path, decoded."""
     context = request_context.get()
     errors = [FieldError(printable(error.field), printable(error.message)) for error in errors or []]
     return msgspec.json.encode(
@@ -78,7 +79,7 @@ def problem_document(status: int, detail: str, instance: str, errors: list[Field
             title=HTTPStatus(status).phrase,
             status=status,
             detail=printable(detail),
-            instance=printable(instance),
+            instance=uri_reference(instance),
             trace_id=context.trace_id if context else "",
             errors=errors or msgspec.UNSET,
         )

@@ -7,6 +7,7 @@ from typing import Any
 
 from starlette.requests import HTTPConnection
 
+from infra.http.fields import OWS
 from infra.http.problems import Problem, Unauthorized
 
 KIND = "service token"
@@ -36,9 +37,13 @@ async def authenticate_service(request: HTTPConnection[Any], token: str | None) 
 
 
 def authorization(request: HTTPConnection[Any]) -> tuple[str, str]:
-    """The scheme, in lower case, and the credentials that the request was sent with (RFC 9110, section 11.6.2)."""
-    for name, value in request.scope["headers"]:
-        if name == b"authorization":
-            scheme, _, credentials = value.decode("latin-1").partition(" ")
-            return scheme.lower(), credentials.strip(" ")
-    return "", ""
+    """The scheme, in lower case, and the credentials that the request was sent with (RFC 9110, section 11.6.2).
+
+    Raises a 400 Problem for more than one of them (RFC 6750, section 3.1).
+    """
+    given = [value for name, value in request.scope["headers"] if name == b"authorization"]
+    if len(given) > 1:
+        challenge = {"WWW-Authenticate": 'Bearer error="invalid_request"'}
+        raise Problem(400, "the Authorization header may come once", headers=challenge)
+    scheme, _, credentials = given[0].decode("latin-1").strip(OWS).partition(" ") if given else ("", "", "")
+    return scheme.lower(), credentials.strip(" ")

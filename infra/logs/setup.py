@@ -21,6 +21,8 @@ from infra.logs.formats import (
 from infra.logs.safety import Redactor
 from infra.logs.writer import LogWriter
 
+AUDIT = f"{OWN_LOGGERS}audit"  # whose lines say who did what, and must not be lost
+
 
 def get_logger(type: str) -> logging.Logger:  # noqa: A002 - the name of the field
     """The logger whose lines have this type."""
@@ -36,7 +38,8 @@ class LineHandler(logging.Handler):
     def handle(self, record: logging.LogRecord) -> bool:
         """Without the handler's lock: the writer has its own, and formatting calls code of others."""
         try:
-            self.writer.offer(f"{self.formatter.format(record)}\n".encode(), urgent=record.levelno >= logging.ERROR)
+            room = "error" if record.levelno >= logging.ERROR else "audit" if record.name == AUDIT else None
+            self.writer.offer(f"{self.formatter.format(record)}\n".encode(), room)
         except Exception:  # noqa: BLE001 - logging never breaks what it reports on
             return False
         return True

@@ -12,7 +12,8 @@ from queue import Empty, SimpleQueue
 
 # Some 15,000 access lines: seconds of full load, and little beside what the smallest container has.
 QUEUE_BYTES = 8 * 1024 * 1024
-ERROR_BYTES = 1024 * 1024  # kept free for ERROR and above
+# More, for each kind of line that must not be lost to a flood of others; such lines go first when others wait.
+ROOMS = {"error": 1024 * 1024, "audit": 2 * 1024 * 1024}
 CHUNK_BYTES = 16 * 1024  # written by whoever brings the last of them
 BATCH_BYTES = 64 * 1024  # what a Linux pipe holds
 PAUSE = 0.005  # seconds in which the thread lets more gather, for whenever it runs the event loop can't
@@ -33,7 +34,10 @@ class LogWriter:
         self._pipe = never_waiting(fd)
         self._formatter = formatter
         self._lines: deque[bytes] = deque()
-        self._size = 0  # of what is not yet written
+        self._size = 0  # of these, while they are not yet written
+        self._rest = b""  # of a line that has gone out in part
+        self._first: deque[tuple[str, bytes]] = deque()  # with the names of their rooms
+        self._held = dict.fromkeys(ROOMS, 0)  # bytes of each room
         self._writing = False
         self._lock = threading.RLock()
         self._wishes: SimpleQueue[threading.Event | None] = SimpleQueue()  # that the thread write, and say when it has
@@ -44,17 +48,22 @@ class LogWriter:
         threading.Thread(target=self._run, name="logs", daemon=True).start()
         atexit.register(self.flush)
 
-    def offer(self, line: bytes, *, urgent: bool = False) -> None:
+    def offer(self, line: bytes, room: str | None = None) -> None:
+        """`room`: one of ROOMS, for what must not be lost to a flood of other lines."""
         size = len(line)
         with self._lock:
-            if self._size + size > QUEUE_BYTES + (ERROR_BYTES if urgent else 0):
+            if room and self._size > BATCH_BYTES and self._held[room] + size <= ROOMS[room]:
+                self._held[room] += size
+                self._first.append((room, line))
+            elif self._size + size <= QUEUE_BYTES:
+                self._size += size
+                self._lines.append(line)
+            else:
                 self.dropped += 1
                 return
-            self._size += size
-            self._lines.append(line)
-            if self._size >= CHUNK_BYTES and self._pipe is not None and not self._writing:
+            if self._size >= CHUNK_BYTES and self._pipe is not None and not self._writing and not self._first:
                 self._write_chunk(self._pipe)
-            if self._lines and not self._awake:
+            if (self._lines or self._first) and not self._awake:
                 self._awake = True
                 self._wishes.put(None)
 
@@ -77,7 +86,7 @@ class LogWriter:
         if self._writing:
             while written >= len(lines[0]):
                 written -= len(lines.popleft())
-            lines[0] = lines[0][written:]
+            self._rest = lines.popleft()[written:]
             self._lines.extendleft(reversed(lines))
             self._wishes.put(None)
 
@@ -102,7 +111,7 @@ class LogWriter:
         """But for what comes meanwhile: while that is much the thread goes on, else chunks may be written again."""
         with self._lock:
             self._writing = True
-            waiting = len(self._lines)
+            waiting = len(self._first) + len(self._lines) + bool(self._rest)
         while waiting > 0:
             lines, size = self._next_batch()
             waiting -= len(lines)
@@ -115,14 +124,22 @@ class LogWriter:
                 self._told += untold
         with self._lock:
             self._writing = self._size >= CHUNK_BYTES
-            self._awake = bool(self._lines)
+            self._awake = bool(self._lines or self._first)
             if self._awake:
                 self._wishes.put(None)
 
     def _next_batch(self) -> tuple[list[bytes], int]:
-        lines: list[bytes] = []
-        size = 0
-        while self._lines and size < BATCH_BYTES:
+        """The lines, and how many of their bytes are in no room."""
+        lines = [self._rest] if self._rest else []
+        size, self._rest = len(self._rest), b""
+        first = 0
+        with self._lock:
+            while self._first and first < BATCH_BYTES:
+                room, line = self._first.popleft()
+                self._held[room] -= len(line)
+                lines.append(line)
+                first += len(line)
+        while self._lines and first + size < BATCH_BYTES:
             line = self._lines.popleft()
             lines.append(line)
             size += len(line)

@@ -9,7 +9,6 @@ import signal
 import socket
 import struct
 from collections.abc import Iterable
-from functools import partial
 from typing import Any
 
 import uvicorn
@@ -17,12 +16,15 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from infra.base.errors import StartupError
+from infra.http.connections import ConnectionLimits
 from infra.http.protocol import Protocol
+from infra.http.reading import Turns
 from infra.logs import LogWriter, get_logger
+from infra.process.acceptor import Acceptor
 from settings import Settings
 
 BACKLOG = 2048
-KEEP_ALIVE = 75  # seconds; longer than the idle time-outs of the usual proxies (60 s), so that they close first
+SEND_BUFFER = 64 * 1024  # bytes of an answer that the kernel takes, which keeps up to 4 MB of it by itself (tcp(7))
 SO_ATTACH_FILTER = 26  # <asm-generic/socket.h>
 BACKLOG_LINGER = 0.02  # seconds for whoever is just connecting
 IDLE_LINGER = 0.25  # seconds in which a request that is already on its way may still arrive on an open connection
@@ -35,18 +37,15 @@ class Server(uvicorn.Server):
     """Serves from the end of the lifespan's start until a signal, then drains."""
 
     def __init__(self, app: ASGIApp, settings: Settings, state: dict[str, Any]) -> None:
-        protocol: Any = partial(Protocol, settings)  # uvicorn takes anything that makes one
         config = uvicorn.Config(
             app,
-            http=protocol,
+            http=Protocol,
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            backlog=BACKLOG,
-            timeout_keep_alive=KEEP_ALIVE,
         )
         config.load()
         super().__init__(config)
@@ -54,6 +53,18 @@ class Server(uvicorn.Server):
         self.lifespan = config.lifespan_class(config)
         self.lifespan.state = state
         self.stopping: asyncio.Event = state["stopping"]
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """In place of uvicorn's, which leaves the taking of connections to the loop."""
+        config, state, loop = self.config, self.server_state, asyncio.get_running_loop()
+        limits, turns = ConnectionLimits(self.settings), Turns(loop)
+
+        def make() -> Protocol:
+            return Protocol(self.settings, limits, turns, config, state, self.lifespan.state, loop)
+
+        acceptors: Any = [Acceptor(listener, BACKLOG, make, limits) for listener in sockets or []]
+        self.servers = acceptors
+        self.started = True
 
     def stop(self) -> None:
         self.should_exit = True
@@ -148,6 +159,7 @@ def bind(settings: Settings) -> socket.socket:
         )[0]
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)  # accepted connections inherit it
         if hasattr(socket, "TCP_USER_TIMEOUT"):  # a client that never reads an answer keeps no connection open
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(settings.request_timeout * 1000))
         listener.bind(address)

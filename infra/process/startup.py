@@ -15,15 +15,21 @@ from infra.logs import configure, get_logger
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 3.0  # seconds
 
+# A server's own words about a client's certificate; of a TLS 1.2 one the last, when it asks for one and gets none.
+ALERT = r"\[SSL: \w*ALERT_(\w*CERTIFICATE\w*|UNKNOWN_CA|ACCESS_DENIED|HANDSHAKE_FAILURE)"
 # Causes that waiting doesn't mend, as patterns, and the variables to look at.
 REFUSALS = {
+    r"^MYSQL_INIT_COMMAND": "MYSQL_INIT_COMMAND",
     r"\(1049, ": "MYSQL_DATABASE",
     r"\(1044, ": "MYSQL_DATABASE, and what MYSQL_USERNAME was granted",
-    r"\((1045|1698), ": "MYSQL_USERNAME and MYSQL_PASSWORD",
-    r"MYSQL_SSL_MODE": "MYSQL_SSL_MODE",
+    r"\((1045|1698), ": "MYSQL_USERNAME and MYSQL_PASSWORD, MYSQL_SSL_MODE and MYSQL_SSL_CERT",
+    r"MYSQL_SSL_MODE|\(3159, ": "MYSQL_SSL_MODE",  # 3159: the server has require_secure_transport
+    f"MySQL.* {ALERT}": "MYSQL_SSL_CERT and MYSQL_SSL_KEY",
+    ALERT: "REDIS_SSL_CERT and REDIS_SSL_KEY",
     r"MySQL.* CERTIFICATE_VERIFY_FAILED": "MYSQL_SSL_CA and MYSQL_HOST",
     r"CERTIFICATE_VERIFY_FAILED|NO_CERTIFICATE_OR_CRL_FOUND": "REDIS_SSL_CA and REDIS_HOST",
     r"^Authentication(Failure|Required)?Error": "REDIS_USERNAME and REDIS_PASSWORD",
+    r"^(CommandRefused|AuthorizationError|UnknownCommandError)": "the commands that docs/redis.md asks for",
     r"DB index is out of range": "REDIS_DB",
     r"cluster support disabled": "REDIS_CLUSTER",
 }

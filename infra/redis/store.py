@@ -20,6 +20,8 @@ from settings import Settings
 
 PING_INTERVAL = 1  # seconds; a lost Redis is noticed, and a new one used, within that
 ENOUGH_READS = 100  # go out without waiting for more
+HUNG_UP = "EndOfStream"  # in what the client says of it
+MOST_TOLD = 10  # refusals that are remembered, so that each is told once
 
 Keys = Sequence[str]
 Values = Sequence[bytes | None]
@@ -41,6 +43,7 @@ class Store:
         self.tried = asyncio.Event()  # once, whether it worked or not
         self.before_use: list[Callable[[Client], Awaitable[None]]] = []  # what a client does before others get it
         self.errors = 0
+        self.told: set[str] = set()  # why a command was refused
         self.reads: list[tuple[Keys, asyncio.Future[Values]]] = []  # not yet sent
         self.senders: set[asyncio.Task[None]] = set()
 
@@ -57,11 +60,21 @@ class Store:
             with self.time_limit():
                 return await command(client)
         except Exception as error:  # noqa: BLE001 - coredis raises its own, OSError, RuntimeError and groups of them
+            from infra.redis.commands import is_of_one_command  # noqa: PLC0415 - only where there is a Redis
+
             self.errors += 1
+            if is_of_one_command(error):
+                self._tell_once(describe(error))
+                return None
             # coredis may lose a slot of its pool whenever a connection breaks: start afresh rather than count them
             if self.client is client:
                 self.client, self.cause = None, describe(error)
             return None
+
+    def _tell_once(self, refusal: str) -> None:
+        if refusal not in self.told:
+            self.told = {refusal, *list(self.told)[:MOST_TOLD]}
+            log.warning("Redis refuses a command: %s", refusal)
 
     async def ping(self) -> None:
         """Raises Unavailable."""
@@ -99,7 +112,8 @@ class Store:
 
     async def supervise(self) -> None:
         """Keeps a client open until cancelled."""
-        from infra.redis.client import new_client  # noqa: PLC0415 - only where there is a Redis
+        from infra.redis.client import first_words, new_client  # noqa: PLC0415 - only where there is a Redis
+        from infra.redis.commands import try_commands  # noqa: PLC0415
 
         known_lost = False
         while True:
@@ -107,6 +121,7 @@ class Store:
                 async with contextlib.AsyncExitStack() as stack:
                     async with asyncio.timeout(self.settings.redis_timeout):
                         client = await stack.enter_async_context(new_client(self.settings))
+                        await try_commands(client, self.key("trial"))
                         await self._prepare(client)
                     self.client = client
                     self.tried.set()
@@ -115,6 +130,8 @@ class Store:
                     await self._watch()
             except Exception as error:  # noqa: BLE001 - whatever it is, the next round may work
                 self.cause = describe(error)
+                if HUNG_UP in self.cause:
+                    self.cause = await first_words(self.settings) or self.cause
             finally:
                 self.client = None
                 self.tried.set()

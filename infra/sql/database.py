@@ -14,7 +14,7 @@ from infra.metrics.counters import Family
 from infra.sql.backend import Statement, with_pool
 from infra.sql.errors import ConnectionLost
 from infra.sql.pool import Pool, Row, Values
-from infra.sql.sqlite_driver import SQLiteDriver
+from infra.sql.sqlite_driver import SQLiteDriver, make_private
 from settings import Settings
 
 __all__ = ["Connection", "Database", "Row", "open_database", "sqlite_path"]
@@ -175,7 +175,7 @@ async def open_database(settings: Settings) -> Database:
 
 async def open_sqlite(settings: Settings) -> Database:
     path = sqlite_path(settings)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_private(path)
     database = Database(Pool(SQLiteDriver(path, settings), settings))
     await database.databases.connect()
     await database.fetch_one("PRAGMA journal_mode = WAL")

@@ -9,7 +9,7 @@ from alembic import op
 WORDS = {
     "mysql": {
         "ID": "CHAR(36) CHARACTER SET ascii COLLATE ascii_bin",
-        "TABLE": "ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin",
+        "TABLE": "ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin",
     },
     "sqlite": {"ID": "TEXT", "TABLE": "WITHOUT ROWID"},
 }

@@ -38,6 +38,7 @@ class MySQLDriver:
             "db": settings.mysql_database,
             "autocommit": True,
         } | connection_options(settings, unix_socket=unix_socket)
+        self.init_command = settings.mysql_init_command
         self.tls_required = tls_required(settings) and not unix_socket
         self.answer: Callable[[aiomysql.Connection, str, Values], Awaitable[Answer]] = run_cursor
         if fast.enabled("mysql_packets"):
@@ -51,6 +52,12 @@ class MySQLDriver:
         if self.tls_required and not raw.server_capabilities & CLIENT.SSL:
             raw.close()
             raise Unavailable(DETAIL, "MYSQL_SSL_MODE requires TLS, the server has none")
+        if self.init_command:
+            try:
+                await raw.query(self.init_command)
+            except self.errors as error:
+                raw.close()
+                raise mysql_errors.init_command_failed(error) from error
         return raw
 
     async def run(self, raw: aiomysql.Connection, sql: str, values: Values) -> Answer:

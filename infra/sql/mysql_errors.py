@@ -80,6 +80,12 @@ def unavailable(error: BaseException) -> Unavailable:
     return kind(DETAIL, error)
 
 
+def init_command_failed(error: BaseException) -> Unavailable:
+    """Says so where the statement is to blame: waiting doesn't mend it."""
+    found = unavailable(error)
+    return found if is_passing(error) else Unavailable(DETAIL, f"MYSQL_INIT_COMMAND is refused: {found.cause}")
+
+
 def duplicate_field(message: str) -> str:
     """The key's name is quoted last, whatever `lc_messages`: "Duplicate entry 'x' for key 't.name_key'"."""
     return field_of(message.rpartition("'")[0].rpartition("'")[2])

@@ -1,14 +1,22 @@
 """How to reach MySQL: TLS in MySQL's own words, session variables. For the pool and for the migrations."""
 
 import math
-import os
 import ssl
 from typing import Any
 
 from pymysql.constants import CLIENT
 
-from infra.base.errors import StartupError
+from infra.base.certificates import load_pair
 from settings import Settings
+
+# What a server's own settings, or its init_connect, might have made of a new session. All in one statement, whose first
+# word no setting changes the meaning of; MySQL and MariaDB name the isolation level differently.
+SESSION = (
+    "SET NAMES utf8mb4 COLLATE utf8mb4_bin, time_zone = '+00:00', sql_mode = 'TRADITIONAL', "
+    "autocommit = 1, completion_type = 0, unique_checks = 1, sql_auto_is_null = 0, sql_safe_updates = 0, "
+    "sql_big_selects = 1, sql_select_limit = 18446744073709551615 "
+    "/*M! , tx_isolation = 'REPEATABLE-READ' */ /*!80000 , transaction_isolation = 'REPEATABLE-READ' */"
+)
 
 
 def mysql_password(settings: Settings) -> str:
@@ -22,7 +30,7 @@ def connection_options(settings: Settings, *, unix_socket: str | None) -> dict[s
         "charset": "utf8mb4",
         "connect_timeout": settings.mysql_connect_timeout,
         "client_flag": CLIENT.FOUND_ROWS,  # an UPDATE that changes nothing has still found its row
-        "init_command": session_variables(settings),
+        "init_command": SESSION + session_limits(settings),
     }
     if unix_socket:
         return options | {"unix_socket": unix_socket}  # never leaves the machine: no TLS inside
@@ -30,24 +38,18 @@ def connection_options(settings: Settings, *, unix_socket: str | None) -> dict[s
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext | None:
-    """https://dev.mysql.com/doc/refman/8.4/en/connection-options.html#option_general_ssl-mode
-
-    Raises StartupError 78 when MYSQL_SSL_CA holds no certificate.
-    """
+    """https://dev.mysql.com/doc/refman/8.4/en/connection-options.html#option_general_ssl-mode"""
     mode = settings.mysql_ssl_mode
     if mode == "disabled":
         return None
     if mode in ("verify_ca", "verify_identity"):
-        try:
-            context = ssl.create_default_context(cafile=settings.mysql_ssl_ca)
-        except (OSError, ValueError) as error:
-            expected = f"expected a PEM file of certificates ({error})"
-            raise StartupError(os.EX_CONFIG, f"MYSQL_SSL_CA is '{settings.mysql_ssl_ca}': {expected}") from None
+        context = ssl.create_default_context(cafile=settings.mysql_ssl_ca)
         context.check_hostname = mode == "verify_identity"
-        return context
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # create_default_context() would read the CAs for 15 ms
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
+    else:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # create_default_context() would read the CAs for 15 ms
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    load_pair(context, settings.mysql_ssl_cert, settings.mysql_ssl_key)
     return context
 
 
@@ -56,11 +58,10 @@ def tls_required(settings: Settings) -> bool:
     return settings.mysql_ssl_mode not in ("disabled", "preferred")
 
 
-def session_variables(settings: Settings) -> str:
-    """Times in UTC, no silent truncation, and the server too gives up a statement that nobody waits for any more."""
+def session_limits(settings: Settings) -> str:
+    """The server too gives up a statement that nobody waits for any more."""
     seconds = settings.mysql_query_timeout
     return (
-        "SET time_zone = '+00:00', sql_mode = 'TRADITIONAL', "
-        f"innodb_lock_wait_timeout = {math.ceil(seconds)} "
+        f", innodb_lock_wait_timeout = {math.ceil(seconds)} "
         f"/*M! , max_statement_time = {seconds} */ /*!80000 , max_execution_time = {math.ceil(seconds * 1000)} */"
     )

@@ -13,7 +13,7 @@ from infra.logs import get_logger
 from infra.sql import mysql_errors, sqlite_driver
 from infra.sql.database import Database, sqlite_path
 from infra.sql.errors import DETAIL
-from infra.sql.mysql_options import connection_options, mysql_password, tls_required
+from infra.sql.mysql_options import SESSION, connection_options, mysql_password, tls_required
 from infra.sql.revisions import MIGRATIONS, all_migrations, newest_revision
 from settings import Settings
 
@@ -109,7 +109,7 @@ def migration_connection(settings: Settings) -> "Iterator[sqlalchemy.Connection]
         lock = f"SELECT GET_LOCK({lock_name(settings.name)}, {seconds})"
     else:
         path = sqlite_path(settings)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        sqlite_driver.make_private(path)
         url = sqlalchemy.URL.create("sqlite", database=str(path))
         engine = sqlalchemy.create_engine(url, connect_args={"isolation_level": None, "timeout": seconds})
         lock = "BEGIN IMMEDIATE"
@@ -132,16 +132,24 @@ def lock_name(service: str) -> str:
 def connect_mysql(settings: Settings) -> Any:
     """A PyMySQL connection, with the TLS that the pool's connections have. Raises Unavailable."""
     options = connection_options(settings, unix_socket=settings.mysql_unix_socket)
-    options |= {"init_command": "SET time_zone = '+00:00'"}  # no limit on a statement
+    # Without a limit on a statement; Alembic's own table names no engine.
+    options |= {"init_command": f"{SESSION}, default_storage_engine = InnoDB"}
     options |= {"ssl_disabled": not options.get("ssl")}  # or PyMySQL would use TLS of its own accord
     options |= {"user": settings.mysql_username, "password": mysql_password(settings), "db": settings.mysql_database}
     address = {"host": settings.mysql_host or "localhost", "port": settings.mysql_port}
     try:
         try:
-            return pymysql.connect(**address, **options)
+            connection = pymysql.connect(**address, **options)
         except pymysql.err.OperationalError as error:
             if error.args[0] != pymysql.constants.CR.CR_SSL_CONNECTION_ERROR or tls_required(settings):
                 raise
-            return pymysql.connect(**address, **options | {"ssl_disabled": True})
+            connection = pymysql.connect(**address, **options | {"ssl_disabled": True})
     except pymysql.err.MySQLError as error:
         raise Unavailable(DETAIL, error) from error
+    if settings.mysql_init_command:
+        try:
+            connection.query(settings.mysql_init_command)
+        except pymysql.err.MySQLError as error:
+            connection.close()
+            raise mysql_errors.init_command_failed(error) from error
+    return connection

@@ -1,8 +1,10 @@
 """SQLite through aiosqlite: each connection has a thread of its own, and is closed after its use."""
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ from settings import Settings
 if TYPE_CHECKING:
     import aiosqlite
 
+PRIVATE = 0o600  # the rights of a file that holds password hashes
 CLOSE_TIMEOUT = 0.25  # seconds: its thread may be waiting for another process's lock, and closes when it has it
 DUPLICATE_CODES = {
     sqlite3.SQLITE_CONSTRAINT_UNIQUE,
@@ -42,6 +45,19 @@ def is_passing(error: BaseException) -> bool:
 
 def unavailable(error: BaseException) -> Unavailable:
     return Unavailable(DETAIL, error)
+
+
+def make_private(path: Path) -> None:
+    """Makes the database's file where there is none: its owner's only, whatever the umask and whoever made it.
+
+    Its -wal and -shm too: SQLite gives new ones the rights of the database. What can't be done SQLite will tell of.
+    """
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE))
+    for suffix in ("", "-wal", "-shm"):
+        with suppress(OSError):
+            path.with_name(path.name + suffix).chmod(PRIVATE)
 
 
 class SQLiteDriver:

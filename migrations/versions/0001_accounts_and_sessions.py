@@ -23,7 +23,7 @@ MYSQL = (
         last_login_at BIGINT NULL,
         UNIQUE KEY username_key (username_key),
         UNIQUE KEY email_key (email_key)
-    ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin
+    ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin
     """,
     """
     CREATE TABLE IF NOT EXISTS sessions (
@@ -36,7 +36,7 @@ MYSQL = (
         user_agent VARCHAR(512) NOT NULL,
         PRIMARY KEY (account_id, id),
         KEY expires_at (expires_at)
-    ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin
+    ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin
     """,
     """
     CREATE TABLE IF NOT EXISTS refresh_tokens (
@@ -47,7 +47,7 @@ MYSQL = (
         spent_at BIGINT NULL,
         KEY account_session (account_id, session_id),
         KEY expires_at (expires_at)
-    ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin
+    ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin
     """,
 )
 

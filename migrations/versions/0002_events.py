@@ -16,7 +16,7 @@ MYSQL = (
         claimed_until BIGINT NULL,
         expires_at BIGINT NOT NULL,
         KEY expires_at (expires_at)
-    ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin
+    ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin
     """,
     """
     CREATE TABLE IF NOT EXISTS outbox (
@@ -27,7 +27,7 @@ MYSQL = (
         attempt_at BIGINT NOT NULL,
         KEY account (account_id, id),
         KEY attempt_at (attempt_at)
-    ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin
+    ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin
     """,
 )
 

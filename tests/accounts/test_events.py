@@ -278,6 +278,16 @@ def test_an_event_that_is_being_worked_on_is_a_503_until_its_claim_ends(service:
     assert sessions_and_tokens(service, sql, account_id) == (0, 0)
 
 
+def test_events_of_a_week_ago_are_forgotten_by_a_task_of_their_own(service: Service, sql: Sql) -> None:
+    account_id = expire_a_session(service, sql)
+    sql(service, "INSERT INTO received_events (event_key, expires_at) VALUES ('old', 1), ('known', 99999999999999)")
+    assert binary(service, new_event(type="dev.berth.events.purge")).status_code == 204
+    left = {row["event_key"] for row in sql(service, "SELECT event_key FROM received_events")}
+    assert ("old" in left, "known" in left) == (False, True)
+    assert service.wait_for_log(type="task", message="expired events purged")["received_events"] == 1
+    assert sessions_and_tokens(service, sql, account_id) == (1, 1)
+
+
 # python app.py run
 
 

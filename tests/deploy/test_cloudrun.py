@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from settings import VARIABLES
 from tests.support.manifests import (
     DEPLOY,
     IMPORT_SECONDS,
@@ -85,6 +86,8 @@ def test_berth_takes_the_variables(file: str, tmp_path: Path) -> None:
 def test_every_secret_comes_from_secret_manager(file: str) -> None:
     for variable in workload(file).container["env"]:
         secret = f"berth-{variable['name'].lower().replace('_', '-')}"
+        if file == "migrate-job.yaml":
+            secret = secret.replace("mysql-password", "mysql-migrate-password")
         if "valueFrom" in variable:
             assert variable["valueFrom"] == {"secretKeyRef": {"name": secret, "key": "latest"}}
         else:
@@ -100,6 +103,21 @@ def test_the_image_is_the_one_that_was_pushed_and_runs_a_command_that_there_is(f
 def test_mysql_is_reached_through_the_socket_that_cloud_sql_mounts(file: str, tmp_path: Path) -> None:
     instance = annotations(file)["run.googleapis.com/cloudsql-instances"]
     assert settings_from(workload(file).variables, tmp_path).mysql_unix_socket == f"/cloudsql/{instance}"
+
+
+def test_who_migrates_is_a_user_of_its_own(file: str, tmp_path: Path) -> None:
+    username = settings_from(workload(file).variables, tmp_path).mysql_username
+    serves = VARIABLES["MYSQL_USERNAME"].default
+    assert username == (f"{serves}_migrate" if file == "migrate-job.yaml" else serves)
+
+
+def test_redis_is_spoken_to_by_verified_tls(file: str, tmp_path: Path) -> None:
+    """MySQL by Google's proxy, which is what answers on the socket."""
+    work = workload(file)
+    settings = settings_from(work.variables, tmp_path)
+    assert settings.redis_ssl
+    assert settings.redis_ssl_ca
+    assert work.secret_keys == {("berth-redis-ca", "latest")}
 
 
 def test_redis_is_reached_in_the_vpc(file: str) -> None:

@@ -22,7 +22,8 @@ from tests.support.manifests import (
     seconds_to_stop,
     settings_from,
 )
-from tests.support.servers import free_port, program, wait_until
+from tests.support.servers import SEARCH, MariaDB, free_port, program, wait_until
+from tests.support.service import Service, run_app
 
 BERTHS = ["app", "migrate"]
 PAGE = (ROOT / "docs/deployment/compose.md").read_text(encoding="utf-8")
@@ -173,6 +174,38 @@ def test_mysql_and_redis_are_reached_by_name_and_have_no_way_out(tmp_path: Path)
     assert service("mysql")["networks"] == service("redis")["networks"] == ["data"]
     assert compose()["networks"]["data"] == {"internal": True}
     assert "data" in service("app")["networks"]
+
+
+USERS = """
+docker_process_sql() {{ {client} --no-defaults --socket={socket} --user=root "$@"; }}
+. {script}
+"""
+
+
+def test_mysql_makes_one_user_that_serves_and_one_that_migrates(tmp_path: Path) -> None:
+    """By the script that its image sources, whose one function runs SQL as root."""
+    [script] = [
+        volume.split(":")[0] for volume in service("mysql")["volumes"] if "/docker-entrypoint-initdb.d/" in volume
+    ]
+    app, migrate, mysql = (variables(name) for name in ("app", "migrate", "mysql"))
+    with MariaDB() as server:
+        name, password = mysql["MYSQL_DATABASE"] + "_x", "it's a \\ password"
+        server.sql(f"CREATE DATABASE {name}")
+        server.sql(f"DROP USER {server.username}")
+        server.sql(f"CREATE USER {server.username} IDENTIFIED BY 'a password'")
+        pattern = name.replace("_", "\\_")  # as the image has it
+        server.sql(f"GRANT ALL ON `{pattern}`.* TO {server.username}")
+        env = {"PATH": SEARCH, "MYSQL_DATABASE": name, "MYSQL_USER": mysql["MYSQL_USER"], "MIGRATE_PASSWORD": password}
+        code = USERS.format(client=program("mariadb"), socket=server.unix_socket, script=ROOT / script)
+        done = subprocess.run(["bash", "-ec", code], env=env, capture_output=True, text=True, check=False, timeout=60)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        env = {"SYS_ENV": "test", **server.environment(name)}
+        serves = env | {"MYSQL_USERNAME": app["MYSQL_USERNAME"], "MYSQL_PASSWORD": "a password"}
+        migrates = env | {"MYSQL_USERNAME": migrate["MYSQL_USERNAME"], "MYSQL_PASSWORD": password}
+        assert "CREATE command denied" in run_app("migrate", env={**serves, "STARTUP_TIMEOUT": "0.5"}).stdout
+        assert run_app("migrate", env=migrates).returncode == 0
+        with Service(serves) as started:
+            assert started.client.get("/health/ready").status_code == 200
 
 
 def test_mysql_makes_the_account_that_berth_logs_in_as(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from ipaddress import ip_network
 from pathlib import Path
 
 import kubernetes_validate
@@ -11,7 +12,7 @@ from starlette.routing import Route
 
 from app import ROUTES
 from handlers.health import PING_TIMEOUT
-from settings import VERSION
+from settings import VARIABLES, VERSION
 from tests.support.manifests import (
     DEPLOY,
     IMAGE,
@@ -36,6 +37,7 @@ from tests.support.manifests import (
 
 OVERLAYS = ["kubernetes/overlays/dev", "kubernetes/overlays/prod"]
 FOLDERS = [*OVERLAYS, "knative"]
+PRODUCTION = ["kubernetes/overlays/prod", "knative"]
 API_VERSIONS = ["1.31", "1.37"]  # the oldest that needs no change, and the newest that the package knows
 KNATIVE = "serving.knative.dev/v1"
 PATHS = [route.path for route in ROUTES if isinstance(route, Route)]
@@ -75,8 +77,7 @@ def test_every_name_refers_to_something_that_is_there(manifests: list[Manifest])
     secrets = {each["metadata"]["name"] for each in [*manifests, *example_secrets()] if each["kind"] == "Secret"}
     for work in workloads(manifests):
         find(manifests, "ServiceAccount", work.pod["serviceAccountName"])
-        [volume] = work.pod["volumes"]
-        assert volume["secret"]["secretName"] in secrets
+        assert {volume["secret"]["secretName"] for volume in work.pod["volumes"]} <= secrets
 
 
 def example_secrets() -> list[Manifest]:
@@ -98,10 +99,41 @@ def test_berth_takes_the_variables_of_each_container(manifests: list[Manifest], 
 
 
 def test_the_secret_has_the_keys_that_are_read_from_it(manifests: list[Manifest]) -> None:
-    [secret] = [each for each in manifests if each["kind"] == "Secret"] or example_secrets()
-    given = secret.get("data") or secret["stringData"]
+    secrets = [each for each in manifests if each["kind"] == "Secret"] or example_secrets()
+    given = {(each["metadata"]["name"], key) for each in secrets for key in each.get("data") or each["stringData"]}
     for work in workloads(manifests):
-        assert set(work.secret_keys) == set(given)
+        assert work.secret_keys <= given
+    assert set().union(*(work.secret_keys for work in workloads(manifests))) == given
+
+
+def test_who_migrates_is_a_user_of_its_own_whose_password_no_server_can_read(manifests: list[Manifest]) -> None:
+    serves = VARIABLES["MYSQL_USERNAME"].default
+    users = {work.name: work.variables.get("MYSQL_USERNAME", serves) for work in workloads(manifests)}
+    assert users.pop("berth-migrate") == f"{serves}_migrate"
+    assert set(users.values()) == {serves}
+    for work in workloads(manifests):
+        mounted = {volume["secret"]["secretName"] for volume in work.pod["volumes"]}
+        assert any(name.startswith("berth-migrate") for name in mounted) == (work.name == "berth-migrate")
+
+
+@pytest.mark.parametrize("folder", PRODUCTION)
+def test_in_production_both_servers_are_spoken_to_by_verified_tls(folder: str, tmp_path: Path) -> None:
+    for work in workloads(render(folder)):
+        settings = settings_from(work.variables, tmp_path)
+        assert (settings.mysql_ssl_mode, settings.redis_ssl) == ("verify_identity", True)
+        assert settings.mysql_ssl_ca
+        assert settings.redis_ssl_ca
+
+
+@pytest.mark.parametrize("folder", PRODUCTION)
+def test_the_lines_for_a_clients_certificate_work_as_they_are(folder: str, tmp_path: Path) -> None:
+    text = (DEPLOY / folder / "settings.env").read_text(encoding="utf-8")
+    lines = dict(line.removeprefix("# ").split("=") for line in text.splitlines() if line.startswith("# MYSQL_SSL_"))
+    lines |= {name.replace("MYSQL", "REDIS"): value.replace("MYSQL", "REDIS") for name, value in lines.items()}
+    for work in workloads(render(folder)):
+        settings = settings_from(work.variables | lines, tmp_path)
+        assert settings.mysql_ssl_key
+        assert settings.redis_ssl_cert
 
 
 def test_the_overlays_are_what_their_names_say(tmp_path: Path) -> None:
@@ -116,7 +148,7 @@ def test_every_container_runs_a_command_that_there_is(manifests: list[Manifest])
         assert "args" not in work.container
 
 
-@pytest.mark.parametrize("folder", ["kubernetes/overlays/prod", "knative"])
+@pytest.mark.parametrize("folder", PRODUCTION)
 def test_in_production_the_image_is_of_this_version(folder: str) -> None:
     assert {work.container["image"] for work in workloads(render(folder))} == {f"{IMAGE}:{VERSION}"}
 
@@ -158,7 +190,7 @@ def test_the_namespace_enforces_restricted(manifests: list[Manifest]) -> None:
 def test_every_pod_is_restricted(manifests: list[Manifest]) -> None:
     for _, pod in pods(manifests):
         assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers", "ephemeralContainers"} & pod.keys()
-        assert all(volume.keys() <= {"name", "secret"} for volume in pod.get("volumes", []))
+        assert all(volume.keys() <= {"name", "secret", "configMap"} for volume in pod.get("volumes", []))
         for container in pod["containers"]:
             context = pod.get("securityContext", {}) | container["securityContext"]
             assert context["runAsNonRoot"] is True
@@ -207,6 +239,21 @@ def test_the_container_listens_where_the_service_and_the_policy_lead(overlay: li
     assert find(overlay, "Service")["spec"]["ports"][0]["targetPort"] == port["name"]
     ingress = find(overlay, "NetworkPolicy")["spec"]["ingress"]
     assert [each["port"] for rule in ingress for each in rule["ports"]] == [port["containerPort"]]
+
+
+def test_the_policy_lets_only_the_ingress_and_the_scraper_in(overlay: list[Manifest]) -> None:
+    [rule] = find(overlay, "NetworkPolicy")["spec"]["ingress"]
+    peers = [(each["namespaceSelector"]["matchLabels"], each["podSelector"]["matchLabels"]) for each in rule["from"]]
+    assert peers == [
+        ({"kubernetes.io/metadata.name": namespace}, {"app.kubernetes.io/name": name})
+        for namespace, name in (("ingress-nginx", "ingress-nginx"), ("monitoring", "prometheus"))
+    ]
+
+
+def test_only_a_few_addresses_are_believed_to_forward(manifests: list[Manifest], tmp_path: Path) -> None:
+    for work in workloads(manifests):
+        believed = settings_from(work.variables, tmp_path).forwarded_allow_ips
+        assert sum(ip_network(part).num_addresses for part in believed.split(",")) < 256
 
 
 def test_the_policy_lets_out_what_the_settings_lead_to(overlay: list[Manifest], tmp_path: Path) -> None:
@@ -346,7 +393,8 @@ def test_the_service_monitor_finds_the_service_the_route_and_the_token(overlay: 
     monitor, service = find(manifests, "ServiceMonitor"), find(manifests, "Service")
     [endpoint] = monitor["spec"]["endpoints"]
     credentials = endpoint["authorization"]["credentials"]
-    [secret] = [each for each in manifests if each["kind"] == "Secret"] or example_secrets()
+    secrets = [each for each in manifests if each["kind"] == "Secret"] or example_secrets()
+    [secret] = [each for each in secrets if "migrate" not in each["metadata"]["name"]]
     assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
     assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
     assert endpoint["path"] in PATHS

@@ -1,6 +1,7 @@
 """Ten times what the service can do, asked by the clock whether it has answered or not."""
 
 import asyncio
+import os
 import socket
 import statistics
 import time
@@ -176,10 +177,13 @@ def on_core(pid: int) -> tuple[float, float]:
 
 
 @contextmanager
-def probing(port: int, live: list[float]) -> Iterator[None]:
-    """Collects how long /health/live took meanwhile, each time on a connection of its own, as a platform asks."""
+def probing(port: int, live: list[float], pid: int | None = None) -> Iterator[None]:
+    """Collects how long /health/live took meanwhile, each time on a connection of its own, as a platform asks.
+
+    Given the service's process, without the time for which it and who asks waited for a core.
+    """
     ours, theirs = SPAWN.Pipe()
-    process = SPAWN.Process(target=probe, args=(port, theirs))
+    process = SPAWN.Process(target=probe, args=(port, pid, theirs))
     process.start()
     theirs.close()
     try:
@@ -192,11 +196,13 @@ def probing(port: int, live: list[float]) -> Iterator[None]:
         process.join()
 
 
-def probe(port: int, told: Connection) -> None:
+def probe(port: int, pid: int | None, told: Connection) -> None:
+    pids = (pid, os.getpid()) if pid else ()
     seconds = [ask_live(port)]
     told.send("begun")
     while not told.poll(PROBE_EVERY):
-        seconds.append(ask_live(port))
+        before = sum(on_core(pid)[1] for pid in pids)
+        seconds.append(ask_live(port) + before - sum(on_core(pid)[1] for pid in pids))
     told.send(seconds)
 
 

@@ -7,6 +7,8 @@ import pytest
 
 from infra.base.errors import Unavailable
 from infra.sql.database import Database
+from infra.sql.mysql_driver import MySQLDriver
+from infra.sql.pool import Pool
 from tests.conftest import StartService
 from tests.faults.scenarios import (
     NEW_LOOP,
@@ -14,12 +16,14 @@ from tests.faults.scenarios import (
     both_slots_work,
     connection_id,
     connections,
+    eventually,
     kill,
     kill_all,
     list_sessions,
     lose_connection,
     play,
     rename,
+    settings_for,
 )
 from tests.support.proxy import Proxy
 from tests.support.servers import MariaDB
@@ -144,6 +148,23 @@ def test_the_pool_opens_its_minimum_at_once_and_never_more_than_its_maximum(
     assert play(scenario, mysql_env, MYSQL_POOL_MIN_SIZE=2, MYSQL_POOL_MAX_SIZE=4) == (2, 4)
 
 
+def test_a_pool_that_can_not_open_all_of_its_minimum_keeps_none(mariadb: MariaDB, mysql_env: Environment) -> None:
+    user, name = "two_at_most", mysql_env["MYSQL_DATABASE"]
+    mariadb.sql(f"GRANT ALL ON {name}.* TO {user} IDENTIFIED BY %s WITH MAX_USER_CONNECTIONS 2", mariadb.password)
+
+    async def main() -> None:
+        pool = Pool(driver, settings, min_size=3)
+        with pytest.raises(Unavailable):
+            await pool.open()
+        await asyncio.sleep(0.2)
+        found = mariadb.sql("SELECT id FROM information_schema.processlist WHERE user = %s", user)
+        assert (found, pool.size) == ([], 0)
+
+    settings = settings_for({**mysql_env, "MYSQL_USERNAME": user})
+    driver = MySQLDriver(settings, settings.mysql_host, settings.mysql_port)
+    asyncio.run(main())
+
+
 def test_a_connection_in_steady_use_is_replaced_when_it_is_old(mysql_env: Environment) -> None:
     async def scenario(database: Database) -> list[int]:
         seen = []
@@ -155,6 +176,21 @@ def test_a_connection_in_steady_use_is_replaced_when_it_is_old(mysql_env: Enviro
     seen = play(scenario, mysql_env, MYSQL_POOL_RECYCLE=0.5, MYSQL_POOL_MAX_SIZE=1)
     assert seen[0] == seen[1]
     assert 2 <= len(set(seen)) <= 4
+
+
+def test_a_connection_in_steady_use_is_not_asked_whether_it_is_still_there(mysql_env: Environment) -> None:
+    async def pings(database: Database) -> int:
+        row = await database.fetch_one("SHOW SESSION STATUS LIKE 'Com_admin_commands'")
+        assert row
+        return int(row[1])
+
+    async def scenario(database: Database) -> int:
+        before = await pings(database)
+        for _ in range(30):
+            await database.fetch_one("SELECT 1")
+        return await pings(database) - before
+
+    assert play(scenario, mysql_env, MYSQL_POOL_MAX_SIZE=1) < 5  # a machine may stand still for a second
 
 
 def test_a_connection_that_the_server_closed_for_idleness_is_replaced_unseen(
@@ -210,3 +246,16 @@ def test_a_transaction_within_a_transaction_is_refused_and_the_first_goes_on(mys
         await both_slots_work(database)
 
     play(scenario, mysql_env, MYSQL_POOL_MAX_SIZE=2)
+
+
+def test_a_close_cuts_what_still_runs(mariadb: MariaDB, mysql_env: Environment) -> None:
+    async def scenario(database: Database) -> float:
+        running = asyncio.create_task(database.execute("DO SLEEP(15)"))
+        assert await asyncio.to_thread(eventually, lambda: any(row["info"] for row in connections(mariadb, mysql_env)))
+        started = time.monotonic()
+        await database.close()
+        with pytest.raises(Unavailable):
+            await running
+        return time.monotonic() - started
+
+    assert play(scenario, mysql_env, MYSQL_QUERY_TIMEOUT=18) < 5

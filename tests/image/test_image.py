@@ -23,7 +23,7 @@ from tests.support.servers import MariaDB, Redis, ServerError, free_port, wait_u
 from tests.support.service import ROOT
 
 RUNS = {"app.py", "settings.py", "handlers", "infra", "migrations", "requirements.txt", "__pycache__"}
-PROD = {"SYS_ENV": "prod", "SECRET_KEY": "0123456789abcdef0123456789abcdef"}
+PROD = {"SYS_ENV": "prod", "SECRET_KEY": os.urandom(32).hex()}
 PASSWORD = "a-password-for-the-index"
 
 

@@ -23,8 +23,10 @@ from tests.mutants.operators import OPERATORS
 from tests.mutants.rooms import ROOMS, ROOT, modules
 
 EQUIVALENT = Path(__file__).parent / "equivalent.txt"
-PATIENCE = 3  # times what the room's tests take unbroken: whoever takes longer hangs, and that was noticed
+HANGS = 120  # seconds of one test, which then fails
+PATIENCE = 5  # times what the room's tests take unbroken, until they are given up: no test was red, so that it survives
 WANTED = 92  # of 100
+TIMED_OUT = "timeout"  # what cosmic-ray has in the place of the output
 
 
 class Mutant(NamedTuple):
@@ -42,9 +44,13 @@ def every_mutant(path: Path) -> Iterator[tuple[int, int, int]]:
     """The line that is broken, the operator's number, and the how manieth of its mutants it is."""
     nodes = list(ast_nodes(get_ast((ROOT / path).read_text(encoding="utf-8"))))
     for number, operator in enumerate(OPERATORS):
-        spans = [span for node in nodes for span in operator.mutation_positions(node)]
-        for occurrence, (start, _) in enumerate(spans):
-            yield start[0], number, occurrence
+        places = [node for node in nodes for _ in operator.mutation_positions(node)]
+        for occurrence, node in enumerate(places):
+            if node.type != "operator" or node.parent.type not in (
+                "parameters",
+                "param",
+            ):  # a `*` that multiplies nothing
+                yield node.start_pos[0], number, occurrence
 
 
 def make(path: Path, number: int, occurrence: int) -> Mutant | None:
@@ -60,7 +66,7 @@ def make(path: Path, number: int, occurrence: int) -> Mutant | None:
     before, after = source.splitlines(), code.splitlines()
     blocks = difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes()
     _, first, last, start, end = next(block for block in blocks if block[0] != "equal")
-    old, new = ("\n  ".join(line.strip() for line in part) for part in (before[first:last], after[start:end]))
+    old, new = ("\n  ".join(filter(None, map(str.strip, part))) for part in (before[first:last], after[start:end]))
     return Mutant(path, first + 1, old, new, code)
 
 
@@ -76,7 +82,7 @@ def sample(paths: list[Path], size: int, chance: random.Random) -> list[Mutant]:
     found: list[Mutant] = []
     for path, line in lines:
         mutant = make(path, *chance.choice(by_line[path, line]))
-        if mutant and (str(mutant.path), mutant.old, mutant.new) not in known:
+        if mutant and not {(str(mutant.path), mutant.old, new) for new in (mutant.new, "*")} & known:
             found.append(mutant)
         if len(found) == size:
             break
@@ -84,13 +90,13 @@ def sample(paths: list[Path], size: int, chance: random.Random) -> list[Mutant]:
 
 
 def equivalents() -> set[tuple[str, str, str]]:
-    """Path, old and new text of those that are known to change nothing that anybody could notice."""
+    """Path, old and new text (`*`: any) of those that are known to change nothing that anybody could notice."""
     found = set()
     for block in EQUIVALENT.read_text(encoding="utf-8").split("\n\n"):
         lines = [line for line in block.splitlines() if line and not line.startswith("#")]
         if lines:
             path, old, new, *_ = lines
-            found.add((path, old.removeprefix("- "), new.removeprefix("+ ")))
+            found.add((path, old.removeprefix("-").strip(), new.removeprefix("+").strip()))
     return found
 
 
@@ -106,22 +112,22 @@ def copy_tree(folder: Path) -> None:
 def play(room: str, mutants: list[Mutant], *, quick: bool) -> list[Mutant]:
     """Those that survive the room's tests."""
     tests = [name for name in ROOMS[room] if (ROOT / name).exists()]
-    command = f"{sys.executable} -m pytest -x -q -n 0 -p no:cacheprovider {' '.join(tests[:1] if quick else tests)}"
+    command = f"{sys.executable} -m pytest -x -q -n 0 -p no:cacheprovider --limit {HANGS}"
+    command += f" -o faulthandler_timeout={HANGS + 30} {' '.join(tests[:1] if quick else tests)}"
     started = time.monotonic()
     outcome, output = run_tests(command, timeout=3600)
     if outcome is not TestOutcome.SURVIVED:
         sys.exit(f"{room}: the tests fail without a break\n{output[-2000:]}")
-    limit = PATIENCE * (time.monotonic() - started) + 30
+    limit = PATIENCE * (time.monotonic() - started) + HANGS
     survivors = []
     for mutant in mutants:
         whole = mutant.path.read_text(encoding="utf-8")
         mutant.path.write_text(mutant.code, encoding="utf-8")
-        outcome, _ = run_tests(command, timeout=limit)
+        outcome, output = run_tests(command, timeout=limit)
         mutant.path.write_text(whole, encoding="utf-8")
-        print(
-            "survived" if outcome is TestOutcome.SURVIVED else "killed  ", str(mutant).replace("\n", "  "), flush=True
-        )
-        if outcome is TestOutcome.SURVIVED:
+        killed = outcome is not TestOutcome.SURVIVED and output != TIMED_OUT
+        print("killed  " if killed else "survived", str(mutant).replace("\n", "  "), flush=True)
+        if not killed:
             survivors.append(mutant)
     return survivors
 

@@ -1,4 +1,4 @@
-"""What is broken: cosmic-ray's operators that say something here, and three for what it leaves alone."""
+"""What is broken: cosmic-ray's operators that say something here, and four for what it leaves alone."""
 
 import re
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ SWAPS = {
 NAMES = [f"Replace{kind}Operator_{swap}" for kind, swaps in SWAPS.items() for swap in swaps.split()]
 NAMES += ["AddNot", "ReplaceTrueWithFalse", "ReplaceFalseWithTrue", "ReplaceAndWithOr", "ReplaceOrWithAnd"]
 NAMES += ["ReplaceBreakWithContinue", "ReplaceContinueWithBreak", "ZeroIterationForLoop"]
-NAMES += ["ExceptionReplacer", "NumberReplacer", "RemoveDecorator"]
+NAMES += ["ExceptionReplacer", "NumberReplacer"]
 CONDITION = r"[\w.]+ (?:IS (?:NOT )?NULL|(?:=|<>|[<>]=?) (?::\w+|[\w.]+))"
 CONDITIONS = (rf"(?<=WHERE ){CONDITION} AND ", rf" AND {CONDITION}")
 # An assert is there for mypy's sake, as ruff's S101 sees to; without __slots__ all goes on.
@@ -49,12 +49,22 @@ class RemoveStatement(Own):
             return []
         statement = node.children[0]
         declares = statement.type == "expr_stmt" and statement.children[1].type == "annassign"
-        return [] if declares or statement.get_first_leaf().value in ("__slots__", "__all__") else [node]
+        return [] if declares or statement.get_first_leaf().value in ("__slots__", "__all__", "...") else [node]
 
     def mutate(self, node: Any, _: int) -> Any:
         first = node.children[0]
         node.children[0] = Name("pass", first.start_pos, first.get_first_leaf().prefix)
         return node
+
+
+class RemoveDecorator(Own):
+    """A decorator is left out, but @overload, which only a type checker reads."""
+
+    def places(self, node: Any) -> list[Any]:
+        return [node] if node.type == "decorator" and node.children[1].get_code() != "overload" else []
+
+    def mutate(self, *_: Any) -> None:
+        pass  # no node, where there was one
 
 
 class RemoveCondition(Own):
@@ -89,4 +99,4 @@ class NoTimeOut(Own):
 
 
 OPERATORS: list[Any] = [get_operator(f"core/{name}")() for name in NAMES]
-OPERATORS += [RemoveStatement(), RemoveCondition(), NoTimeOut()]
+OPERATORS += [RemoveStatement(), RemoveDecorator(), RemoveCondition(), NoTimeOut()]

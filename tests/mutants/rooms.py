@@ -33,6 +33,7 @@ ROOMS = {
     "infra/events": [
         "tests/platform/test_outbox.py",
         "tests/accounts/test_events.py",
+        "tests/platform/test_metrics.py",
         "tests/platform/test_wrong_fields.py",
     ],
     "infra/fast": [
@@ -72,6 +73,9 @@ ROOMS = {
         "tests/platform/test_silence.py",
         "tests/platform/test_migrations.py",
         "tests/platform/test_imports.py",
+        "tests/platform/test_metrics.py",
+        "tests/faults/test_clients.py",
+        "tests/platform/test_outbox.py",
         "tests/platform/test_make.py",
     ],
     "infra/redis": [
@@ -79,7 +83,10 @@ ROOMS = {
         "tests/platform/test_redis.py",
         "tests/faults/test_redis.py",
         "tests/accounts/test_sign_in_limits.py",
+        "tests/platform/test_metrics.py",
+        "tests/platform/test_tls.py",
         "tests/platform/test_silence.py",
+        "tests/platform/test_start.py",
     ],
     "infra/sql": [
         "tests/platform/test_database_errors.py",
@@ -93,6 +100,7 @@ ROOMS = {
         "tests/platform/test_silence.py",
         "tests/platform/test_tls.py",
         "tests/platform/test_start.py",
+        "tests/platform/test_metrics.py",
     ],
 }
 

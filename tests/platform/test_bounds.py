@@ -1,5 +1,6 @@
 """Each bound at its edge: what just fits is taken, one more is refused."""
 
+import socket
 import sqlite3
 import time
 from collections import Counter
@@ -9,7 +10,7 @@ import httpx
 import pytest
 
 from tests.conftest import EVENTS_TOKEN, StartService
-from tests.support.service import Service
+from tests.support.service import Service, read_all
 
 LOGIN = b'{"login": "nobody-here", "password": "wrong one"}'
 MAX_BODY = 1000
@@ -33,6 +34,19 @@ def test_a_body_of_max_body_bytes_is_read_and_one_byte_more_is_not(start_service
         return service.client.post("/v1/auth/login", content=content, headers=headers).status_code
 
     assert [send(size) for size in (MAX_BODY, MAX_BODY + 1, MAX_BODY)] == [401, 413, 401]
+
+
+@pytest.mark.parametrize("first", [10, 40_000, 70_000], ids="{} bytes at first".format)
+@pytest.mark.parametrize(("size", "status"), [(64 * 1024, b"200"), (64 * 1024 + 1, b"431")])
+def test_path_and_headers_may_have_64_kib(service: Service, size: int, status: bytes, first: int) -> None:
+    head = b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Large: "
+    counted = len("/health/live") + len("Host: x\r\n") + len("Connection: close\r\n") + len("X-Large: \r\n")
+    request = head + b"x" * (size - counted) + b"\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
+        connection.sendall(request[:first])
+        time.sleep(0.05 if request[first:] else 0)
+        connection.sendall(request[first:])
+        assert read_all(connection).split()[1] == status
 
 
 @pytest.mark.parametrize(("fields", "status"), [(100, 200), (101, 400)])

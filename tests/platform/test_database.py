@@ -1,10 +1,14 @@
 """What is asked of the database server, and what it says."""
 
+import gc
+import sqlite3
 import statistics
+import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,7 @@ import pytest
 
 from infra.base.errors import Unavailable
 from infra.sql.database import Database
-from tests.conftest import StartService
+from tests.conftest import TEST_SETTINGS, StartService
 from tests.faults.scenarios import (
     Environment,
     connections,
@@ -177,6 +181,26 @@ def test_sqlite_tables_stay_between_queries(tmp_path: Path) -> None:
     assert play(scenario, {"DATA_DIR": str(tmp_path)}) == (1,)
 
 
+class CarelessService(Service):
+    """Started by a shell whose new files are everybody's."""
+
+    command = ("sh", "-c", f"umask 0; exec {sys.executable} app.py")
+
+
+def test_sqlites_files_and_the_kept_key_are_their_owners_only(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with ExitStack() as stack:
+        for _ in range(2):  # made, and found as they must not be
+            with CarelessService({**TEST_SETTINGS, "DATA_DIR": data}) as service:
+                reader = stack.enter_context(closing(sqlite3.connect(data / "berth.db")))  # the -wal stays
+                reader.execute("SELECT version_num FROM alembic_version").fetchone()
+                service.client.get("/health/ready")
+                kept = {path.name: path.stat().st_mode & 0o777 for path in data.iterdir()}
+            assert kept == dict.fromkeys(["berth.db", "berth.db-wal", "berth.db-shm", "secret_key"], 0o600)
+            for path in data.iterdir():
+                path.chmod(0o666)
+
+
 def test_no_connection_to_sqlite_outlives_its_use(start_service: StartService) -> None:
     """A cursor that is collected while its connection waits for a lock would hold up the event loop until it has it."""
     service = start_service("sqlite")
@@ -189,6 +213,18 @@ def test_no_connection_to_sqlite_outlives_its_use(start_service: StartService) -
         return [name for name in files if name.endswith("berth.db")]
 
     assert eventually(lambda: not opened()), opened()
+
+
+def test_a_connection_that_was_closed_is_not_kept_in_memory(tmp_path: Path) -> None:
+    async def scenario(database: Database) -> Any:
+        async with database.primary.connection() as connection:
+            await connection.run("SELECT 1", {})
+            raw = weakref.ref(connection.raw_connection)
+        del connection
+        gc.collect()
+        return raw()
+
+    assert play(scenario, {"DATA_DIR": str(tmp_path)}) is None
 
 
 # After an error, and on several servers

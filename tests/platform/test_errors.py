@@ -38,6 +38,9 @@ NOT_JSON = {
     "UTF-16": '{"login": "a", "password": "x"}'.encode("utf-16"),
     "a raw newline in a string": b'{"login": "a\nb", "password": "x"}',
     "a raw NUL": b'{"login": "a\0b", "password": "x"}',
+    "an escaped surrogate as a name": b'{"\\ud800": 1}',
+    "an escaped surrogate as a name, twice": b'{"\\ud800": 1, "\\ud800": 1}',
+    "an escaped surrogate as a name, deep": b'{"login": "a", "password": {"x": [{"\\udfff": 1}]}}',
 }
 WRONG_SHAPE = {
     "an array": (b'[{"login": "a"}]', ""),
@@ -65,8 +68,6 @@ EITHER = {
     "10,000 digits": b'{"login": ' + b"9" * 10_000 + b', "password": "x"}',
     "10,000 digits in an unknown field": b'{"x": ' + b"9" * 10_000 + b"}",
     "an exponent of 10,000 digits": b'{"login": 1e' + b"9" * 10_000 + b', "password": "x"}',
-    "an escaped surrogate as a name": b'{"\\ud800": 1}',
-    "an escaped surrogate as a name, twice": b'{"\\ud800": 1, "\\ud800": 1}',
     "101 such names and a number without end": b'{"x": 1e999, %s}'
     % b",".join(b'"\\ud800a%d": 1, "\\ud800a%d": 1' % (n, n) for n in range(101)),
     "a NUL as a name": b'{"\\u0000": 1}',

@@ -730,6 +730,46 @@ def test_errors_too_are_dropped_and_counted_when_their_own_room_is_full() -> Non
     assert sum(line.get("dropped", 0) for line in lines) + sum("dropped" not in line for line in lines) == 15_000
 
 
+@pytest.mark.parametrize(("flood", "kept"), [("log.error", "audit.info"), ("audit.info", "log.error")])
+def test_errors_and_audit_lines_have_each_a_room_that_the_others_do_not_take(flood: str, kept: str) -> None:
+    process = start(f"""
+        audit = logs.get_logger("audit")
+        fill(12_000_000)
+        for _ in range(3000): {flood}("f" * 850)
+        for number in range(100): {kept}("kept %d", number)
+        print("full", file=sys.stderr)
+        sys.stdin.readline()
+    """)
+    assert said(process) == "full"
+    messages = [line["message"] for line in ended(process)]
+    assert [text for text in messages if text.startswith("kept")] == [f"kept {number}" for number in range(100)]
+    assert messages.index("kept 0") < 4000, "before the 8,000 lines that waited already"
+
+
+def test_a_flood_that_the_collector_is_too_slow_for_costs_no_audit_line() -> None:
+    """A collector that takes 0.5 MB/s of some 20; the queue is smaller than it is, so that it is full in no time."""
+    process = start(
+        """
+        audit = logs.get_logger("audit")
+        for number in range(300):
+            fill(100_000)
+            audit.info("audit %d", number, extra={"event": "login.succeeded"})
+            time.sleep(0.005)
+        print(logs.dropped_lines(), file=sys.stderr)
+        """,
+        before="from infra.logs import writer; writer.QUEUE_BYTES = 300_000",
+    )
+    assert process.stdout
+    read = bytearray()
+    while part := os.read(process.stdout.fileno(), 10_000):
+        read += part
+        time.sleep(0.02)
+    assert int(said(process)) > 10_000
+    lines = [json.loads(line) for line in read.splitlines()]
+    assert [line["message"] for line in lines if line["type"] == "audit"] == [f"audit {n}" for n in range(300)]
+    process.communicate(timeout=30)
+
+
 def test_a_line_is_written_without_waiting_for_more() -> None:
     process = start("log.info('x')\nsys.stdin.read()")
     assert process.stdout

@@ -1,6 +1,7 @@
 """/metrics: what a scrape tells, and what it never tells."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -171,7 +172,10 @@ def test_redis_hits_and_misses_errors_and_loss_are_told(start_service: StartServ
     assert (value(samples, "berth_redis_up"), value(samples, "berth_redis_errors_total")) == (1, 0)
     proxy.close()
     wait_until(lambda: value(scrape(service), "berth_redis_up") == 0, "the loss of Redis", within=10)
-    assert value(scrape(service), "berth_redis_errors_total") >= 1
+    errors = value(scrape(service), "berth_redis_errors_total")
+    assert errors >= 1
+    assert service.client.get("/v1/auth/me", headers=account.headers).status_code == 200
+    assert value(scrape(service), "berth_redis_errors_total") == errors  # without Redis nothing is tried
 
 
 def test_deliveries_of_events_are_told(start_service: StartService, sink: Sink) -> None:
@@ -198,7 +202,7 @@ def test_with_a_token_it_asks_for_it(start_service: StartService) -> None:
 
 
 def test_in_prod_without_a_token_there_is_no_such_route(start_service: StartService) -> None:
-    service = start_service("mysql+redis", SYS_ENV="prod", SECRET_KEY="k" * 32)
+    service = start_service("mysql+redis", SYS_ENV="prod", SECRET_KEY=os.urandom(32).hex())
     assert_problem(service.client.get("/metrics"), 404)
     assert_problem(service.client.get("/metrics", headers={"Authorization": "Bearer None"}), 404)
 

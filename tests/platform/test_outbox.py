@@ -89,7 +89,7 @@ def test_a_registration_and_a_deletion_are_told_as_cloudevents(
     wait_until_empty(service, sql)
 
 
-def test_what_an_instance_adds_it_sends_without_waiting_for_its_next_look(
+def test_what_an_instance_adds_or_finds_at_its_start_it_sends_without_waiting_for_its_next_look(
     request: pytest.FixtureRequest, sink: Sink, sql: Sql
 ) -> None:
     with starter(ServiceWithoutPolls, request) as start_one:
@@ -98,7 +98,14 @@ def test_what_an_instance_adds_it_sends_without_waiting_for_its_next_look(
         wait_until_empty(service, sql)
         delete(service, account)
         wait_until_empty(service, sql)
+        sink.stop()
+        left = service.sign_up()
+        kill_and_make_due(service, sql)
+        sink.start()
+        restart(start_one, service)
+        wait_until_empty(service, sql)
     sink.wait_for(account.id, "registered", "deleted")
+    sink.wait_for(left.id, "registered")
 
 
 def test_what_is_rolled_back_is_not_told(start_service: StartService, sink: Sink, sql: Sql) -> None:
@@ -130,6 +137,32 @@ def test_what_the_sink_does_not_take_is_sent_again(start_service: StartService, 
         line = service.wait_for_log(type="task", event_id=account.id)
         assert (line["severity"], line["attempts"]) == ("WARNING", 1)
     assert sink.asked == 2 * len(answers)
+
+
+INFORMATIONAL = b"".join(
+    b"HTTP/1.1 %d \r\nLink: </x>; rel=preload\r\nX-Status: HTTP/1.1 500\r\n\r\n" % status
+    for status in (100, 102, 103, 103, 199)
+)
+
+
+def test_what_comes_before_the_answer_of_the_sink_is_not_its_answer(
+    start_service: StartService, sink: Sink, sql: Sql
+) -> None:
+    taken, refused = INFORMATIONAL + b"HTTP/1.1 202 \r\n\r\n", INFORMATIONAL + b"HTTP/1.1 500 \r\n\r\n"
+    nothing, upgraded = INFORMATIONAL, b"HTTP/1.1 101 \r\n\r\nHTTP/1.1 202 \r\n\r\n"
+    sink.answers = [taken, refused, nothing, upgraded]
+    service = start_service(K_SINK=sink.url)
+    sent = len(sink.answers)
+    for _ in range(sent):
+        service.sign_up()
+    sink.wait_until_asked(sent + 3)  # all but the first are sent again
+    wait_until_empty(service, sql)
+    refusals = sorted(line["message"] for line in service.log(type="task") if "event_id" in line)
+    assert [message.removeprefix("event not delivered: ") for message in refusals] == [
+        "ValueError: the answer is not HTTP/1.1",
+        "the sink answered 101",
+        "the sink answered 500",
+    ]
 
 
 def test_an_event_waits_for_the_one_before_it_of_its_account_and_for_no_other(

@@ -1,6 +1,7 @@
 """How an answer goes over the wire, whatever the application sends: small ones of the tests' own, on a real socket."""
 
 import asyncio
+import dataclasses
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable
@@ -83,7 +84,7 @@ def test_two_answers_on_one_connection_are_whole_and_in_order() -> None:
 async def kept_alive(app: Any, seconds: float) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A connection to the app of a server that keeps an idle one for so long."""
     async with serving(app) as (server, address), asyncio.timeout(10):
-        server.config.timeout_keep_alive = seconds  # type: ignore[assignment]
+        server.settings = dataclasses.replace(server.settings, keep_alive=seconds)
         reader, writer = await asyncio.open_connection(*address)
         try:
             yield reader, writer
@@ -100,6 +101,28 @@ def test_a_connection_on_which_nothing_more_is_asked_is_closed() -> None:
             return await reader.read()
 
     assert asyncio.run(exchange()) == b""
+
+
+@pytest.mark.parametrize(("size", "whole"), [(10, False), (65_536, True)], ids=["byte by byte", "in pieces"])
+def test_an_answer_that_is_taken_below_its_pace_is_cut_off(size: int, whole: bool) -> None:
+    length = 5_000_000  # more than the kernel takes
+
+    async def exchange() -> int:
+        received = 0
+        answer = sending(start((b"content-length", b"%d" % length)), body(b"x" * length))
+        async with serving(answer) as (server, address), asyncio.timeout(20):
+            server.settings = dataclasses.replace(server.settings, request_timeout=1)
+            with socket.create_connection(address) as client, suppress(OSError):
+                client.setblocking(False)
+                client.send(GET.replace(b"Host", b"Connection: close\r\nHost"))
+                part = await asyncio.get_running_loop().sock_recv(client, size)
+                while part and (whole or server.server_state.connections):
+                    received += len(part)
+                    await asyncio.sleep(0.02)
+                    part = await asyncio.get_running_loop().sock_recv(client, size)
+        return received
+
+    assert (uvloop.run(exchange()) >= length) == whole
 
 
 def test_a_connection_on_which_an_answer_takes_long_is_not_idle() -> None:

@@ -1,5 +1,6 @@
 """Settings: every variable has its documented default, and all that is wrong with them is said at once."""
 
+import base64
 import dataclasses
 import json
 import os
@@ -7,6 +8,8 @@ import re
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import UnionType
 from typing import get_args, get_origin, get_type_hints
@@ -16,12 +19,20 @@ import pytest
 import settings
 from infra.base import variables
 from infra.base.near_misses import near_misses
-from infra.base.settings_command import as_env, as_markdown
+from infra.base.settings_command import FORMATS, as_env, as_markdown
+from tests.support.servers import LOOPBACK_NAMES, make_certificates
 
 ROOT = Path(__file__).parents[2]
 KEY = "k" * 32
 OTHER_KEY = "o" * 32
-PROD = {"SYS_ENV": "prod", "MYSQL_HOST": "db", "MYSQL_PASSWORD": "pw", "REDIS_HOST": "redis", "SECRET_KEY": KEY}
+MADE_BY_CHANCE = os.urandom(32).hex()  # whatever stood here would be published
+PROD = {
+    "SYS_ENV": "prod",
+    "MYSQL_HOST": "db",
+    "MYSQL_PASSWORD": "pw",
+    "REDIS_HOST": "redis",
+    "SECRET_KEY": MADE_BY_CHANCE,
+}
 
 # The contract: a name or a default that changes here changes for everyone who runs the service.
 DEFAULTS = {
@@ -43,7 +54,10 @@ DEFAULTS = {
     "MYSQL_QUERY_TIMEOUT": 10.0,
     "MYSQL_SSL_MODE": "preferred",
     "MYSQL_SSL_CA": None,
+    "MYSQL_SSL_CERT": None,
+    "MYSQL_SSL_KEY": None,
     "MYSQL_UNIX_SOCKET": None,
+    "MYSQL_INIT_COMMAND": None,
     "MYSQL_SLOW_QUERY": 0.5,
     "REDIS_HOST": None,
     "REDIS_PORT": 6379,
@@ -52,6 +66,8 @@ DEFAULTS = {
     "REDIS_PASSWORD": None,
     "REDIS_SSL": False,
     "REDIS_SSL_CA": None,
+    "REDIS_SSL_CERT": None,
+    "REDIS_SSL_KEY": None,
     "REDIS_CLUSTER": False,
     "REDIS_MAX_CONNECTIONS": 50,
     "REDIS_TIMEOUT": 1.0,
@@ -64,6 +80,7 @@ DEFAULTS = {
     "LOGIN_RATE_LIMIT": (10, 300),
     "REGISTER_RATE_LIMIT": (20, 3600),
     "REFRESH_RATE_LIMIT": (60, 60),
+    "RESERVED_USERNAMES": (),
     "FAST": "on",
     "LOG_LEVEL": "INFO",
     "LOG_FORMAT": "json",
@@ -74,6 +91,9 @@ DEFAULTS = {
     "MAX_BODY_BYTES": 1048576,
     "REQUEST_TIMEOUT": 30.0,
     "MAX_CONCURRENCY": 1000,
+    "MAX_CONNECTIONS": 2000,
+    "MAX_CONNECTIONS_PER_CLIENT": 256,
+    "KEEP_ALIVE": 75.0,
     "CORS_ORIGINS": (),
     "ALLOWED_HOSTS": ("*",),
     "FORWARDED_ALLOW_IPS": "127.0.0.1",
@@ -205,11 +225,18 @@ GOOD = [
     ("REFRESH_RATE_LIMIT", "100/10", (100, 10)),
     ("SESSION_MAX_AGE", "3600", 3600),
     ("MAX_SESSIONS", "1", 1),
+    ("RESERVED_USERNAMES", "admin, Root,system", ("admin", "Root", "system")),
     ("FAST", "OFF", "off"),
     ("LOG_LEVEL", "debug", "DEBUG"),
     ("LOG_FORMAT", "ecs", "ecs"),
     ("CORS_ORIGINS", "https://a.example, http://localhost:3000", ("https://a.example", "http://localhost:3000")),
     ("CORS_ORIGINS", "*", ("*",)),
+    (
+        "CORS_ORIGINS",
+        "https://a.example:443,http://b:80, http://b:443",
+        ("https://a.example", "http://b", "http://b:443"),
+    ),
+    ("CORS_ORIGINS", "http://[0:0:0::1]:80,https://[2001:db8::0]:08443", ("http://[::1]", "https://[2001:db8::]:8443")),
     ("ALLOWED_HOSTS", "a.example,*.b.example", ("a.example", "*.b.example")),
     ("FORWARDED_ALLOW_IPS", "10.0.0.0/8, ::1", "10.0.0.0/8,::1"),
     ("FORWARDED_ALLOW_IPS", "*", "*"),
@@ -243,8 +270,9 @@ BAD = [
     ("MYSQL_POOL_MIN_SIZE", ["-1", "1.5"]),
     ("MYSQL_POOL_MAX_SIZE", ["0"]),
     ("MYSQL_SSL_MODE", ["verify-ca", "true", "verify"]),
-    ("MYSQL_SSL_CA", ["/nowhere/ca.pem", "/", "/proc/self/mem"]),
-    ("REDIS_SSL_CA", ["/nowhere/ca.pem", "/", "/proc/self/mem"]),
+    ("MYSQL_SSL_CA", ["/nowhere/ca.pem", "/", "/proc/self/mem", __file__]),
+    ("REDIS_SSL_CA", ["/nowhere/ca.pem", "/", "/proc/self/mem", __file__]),
+    ("MYSQL_INIT_COMMAND", ["SET a = 1\n", "a\x00b"]),
     ("REDIS_DB", ["-1", "x"]),
     ("REDIS_MAX_CONNECTIONS", ["0"]),
     ("ACCESS_TOKEN_TTL", ["0", "1.5", "15m", "99999999999"]),
@@ -254,16 +282,29 @@ BAD = [
     ("REGISTER_RATE_LIMIT", ["0/3600", "20"]),
     ("REFRESH_RATE_LIMIT", ["60/0", "60 a minute"]),
     ("LOGIN_RATE_LIMIT", ["10", "10/", "/300", "0/300", "10/0", "10/300/1", "-1/5", "10 / 300"]),
+    ("RESERVED_USERNAMES", ["a b", "admin,", "@", "admin;root"]),
     ("FAST", ["false", "0", "offf"]),
     ("LOG_LEVEL", ["TRACE", "10"]),
     ("LOG_FORMAT", ["text"]),
     ("MAX_BODY_BYTES", ["0", "1MB"]),
     ("MAX_CONCURRENCY", ["0"]),
+    ("MAX_CONNECTIONS", ["0"]),
+    ("MAX_CONNECTIONS_PER_CLIENT", ["0"]),
     (
         "CORS_ORIGINS",
         ["a.example", "https://a.example/", "https://a.example/x", "ftp://a", "https://a,,https://b", ","],
     ),
-    ("CORS_ORIGINS", ["https://u:p@a.example", "https://a.example?x", "https://A.example"]),
+    (
+        "CORS_ORIGINS",
+        [
+            "https://u:p@a.example",
+            "https://a.example?x",
+            "https://A.example",
+            "http://x:0",
+            "http://x:65536",
+            "http://[::g]",
+        ],
+    ),
     ("ALLOWED_HOSTS", ["a.*.example", "*example", "https://a.example", "a.example/", "a.example,"]),
     ("FORWARDED_ALLOW_IPS", ["proxy", "10.0.0.1/8", "10.0.0.0/33", "127.0.0.1,", "*,127.0.0.1", "10.0.0"]),
     ("DOCS_ENABLED", ["nope"]),
@@ -279,11 +320,19 @@ BAD = [
 def test_is_refused_with_what_it_holds_and_what_was_expected(name: str, text: str) -> None:
     said = refused(**{name: text})
     assert list(said) == [name]
-    shown = re.sub(r"//\w*:\w+@", "//***@", text)
+    shown = re.sub(r"\?.*", "?***", re.sub(r"//\w*:\w+@", "//***@", text))
+    shown = "***" if name == "K_CE_OVERRIDES" else shown
     assert said[name].startswith(f"{name} is {repr(shown)[:77]}")
     assert ": expected " in said[name]
     assert len(said[name]) < 250
     assert said[name].isprintable()
+
+
+@pytest.mark.parametrize("part", ['{"a":', "//a:", "//", "a:", ": ", "@"])
+def test_a_long_wrong_value_is_refused_as_fast_as_a_short_one(part: str) -> None:
+    started = time.process_time()
+    refused(K_CE_OVERRIDES=part * 100_000)
+    assert time.process_time() - started < 5  # a pattern that tries each place anew takes half a minute
 
 
 def test_the_sentence() -> None:
@@ -386,9 +435,72 @@ def test_verifying_needs_a_ca(mode: str) -> None:
 
 
 def test_verifying_with_a_ca(tmp_path: Path) -> None:
-    (tmp_path / "ca.pem").write_text("x")
+    make_certificates(tmp_path, LOOPBACK_NAMES)
     loaded = load(MYSQL_SSL_MODE="verify_ca", MYSQL_SSL_CA=str(tmp_path / "ca.pem"))
     assert loaded.mysql_ssl_ca == tmp_path / "ca.pem"
+
+
+PAIR = {"CERT": "a", "KEY": "b"}
+CERTIFICATE, KEY_FILE = "a readable PEM file of certificates", "a readable file"
+NOT_ITS_KEY = {"KEY": "the private key of {0}_SSL_CERT, as PEM without a passphrase"}
+# a and b are a client's certificate and its key, c is another's key, s the key under a passphrase, n no PEM.
+CLIENT_CERTIFICATES = [
+    ({"CERT": "a"}, {"KEY": f"{KEY_FILE}, since {{0}}_SSL_CERT is set"}),
+    ({"KEY": "b"}, {"CERT": f"{CERTIFICATE}, since {{0}}_SSL_KEY is set"}),
+    ({"CERT": "a", "KEY": "c"}, NOT_ITS_KEY),
+    ({"CERT": "a", "KEY": "a"}, NOT_ITS_KEY),
+    ({"CERT": "a", "KEY": "s"}, NOT_ITS_KEY),
+    ({"CERT": "a", "KEY": "n"}, NOT_ITS_KEY),
+    ({"CERT": "n", "KEY": "b"}, {"CERT": CERTIFICATE}),
+    ({"CERT": "b", "KEY": "b"}, {"CERT": CERTIFICATE}),
+    ({"CERT": "a", "KEY": "/"}, {"KEY": KEY_FILE}),
+    (
+        {"CERT": "/nowhere", "KEY": "/nowhere"},
+        {"CERT": CERTIFICATE, "KEY": KEY_FILE},
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def pem(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    folder, others = (tmp_path_factory.mktemp(name) for name in ("own", "others"))
+    for each in (folder, others):
+        make_certificates(each, LOOPBACK_NAMES)
+    text = {name: (folder / file).read_text() for name, file in (("a", "server.pem"), ("b", "server.key"))}
+    text |= {"c": (others / "server.key").read_text(), "n": "not a certificate"}
+    secret = ["openssl", "pkcs8", "-topk8", "-in", "server.key", "-passout", "pass:secret", "-out", "secret.key"]
+    subprocess.run(secret, cwd=folder, check=True, capture_output=True)
+    text["s"] = (folder / "secret.key").read_text()
+
+    def path_of(letters: str) -> str:
+        if "/" in letters:
+            return letters
+        (folder / letters).write_text("".join(text[letter] for letter in letters))
+        return str(folder / letters)
+
+    return path_of
+
+
+@pytest.mark.parametrize("given", [PAIR, {"CERT": "ab", "KEY": "ab"}], ids=["two files", "one file"])
+def test_a_clients_certificate_has_its_key(pem: Callable[[str], str], given: dict[str, str]) -> None:
+    files = {part: pem(letters) for part, letters in given.items()}
+    loaded = load(MYSQL_SSL_CERT=files["CERT"], MYSQL_SSL_KEY=files["KEY"])
+    assert (str(loaded.mysql_ssl_cert), str(loaded.mysql_ssl_key)) == (files["CERT"], files["KEY"])
+
+
+@pytest.mark.parametrize("server", ["MYSQL", "REDIS"])
+@pytest.mark.parametrize(("given", "expected"), CLIENT_CERTIFICATES)
+def test_a_clients_certificate_and_its_key_are_a_pair(
+    pem: Callable[[str], str], server: str, given: dict[str, str], expected: dict[str, str]
+) -> None:
+    env = {f"{server}_SSL_{part}": pem(letters) for part, letters in given.items()} | {"REDIS_SSL": "true"}
+    said = {name: text.partition(": expected ")[2] for name, text in problems(env | {"SYS_ENV": "test"}).items()}
+    assert said == {f"{server}_SSL_{part}": text.format(server) for part, text in expected.items()}
+
+
+def test_a_clients_certificate_is_of_no_use_without_tls(pem: Callable[[str], str]) -> None:
+    pairs = {f"{server}_SSL_{part}": pem(text) for server in ("MYSQL", "REDIS") for part, text in PAIR.items()}
+    assert list(problems({"SYS_ENV": "test", "MYSQL_SSL_MODE": "disabled", **pairs})) == ["MYSQL_SSL_MODE", "REDIS_SSL"]
 
 
 def test_the_pool_cannot_be_larger_at_least_than_at_most() -> None:
@@ -427,7 +539,7 @@ def test_one_short_previous_key_among_good_ones_is_refused() -> None:
     assert list(refused(SECRET_KEY_PREVIOUS=f"{KEY},short")) == ["SECRET_KEY_PREVIOUS"]
 
 
-@pytest.mark.parametrize("token", ["two words", "é", "a\n"])
+@pytest.mark.parametrize("token", ["two words", "é", "a\nb", "\na"])
 @pytest.mark.parametrize("name", ["METRICS_TOKEN", "EVENTS_TOKEN"])
 def test_a_token_that_no_header_can_carry_is_refused(name: str, token: str) -> None:
     said = refused(**{name: token})
@@ -467,20 +579,36 @@ def test_a_secret_comes_from_a_file(name: str, tmp_path: Path) -> None:
     assert value in {OTHER_KEY, (OTHER_KEY,)}
 
 
+BARE = "Xyzzy-" + "0b6f" * 8  # a value that every secret may have
+
+
 @pytest.mark.parametrize(
-    ("content", "value"),
-    [
-        (b"pw\n", "pw"),
-        (b"pw\r\n", "pw"),
-        (b"pw\n\n", "pw\n"),
-        (b" pw ", " pw "),
-        (b"a\r\nb", "a\r\nb"),
-        (b"pw\r", "pw\r"),
-    ],
+    "around", ["{}\n", "{}\r\n", "{}\n\n", "{}\r", "{}\r\n\r\n", "\ufeff{}", "\ufeff{}\n"], ids=ascii
 )
-def test_one_newline_is_dropped_from_the_end_of_a_secret_file(content: bytes, value: str, tmp_path: Path) -> None:
-    (tmp_path / "secret").write_bytes(content)
-    assert load(MYSQL_PASSWORD_FILE=str(tmp_path / "secret")).mysql_password == value
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_byte_order_mark_and_line_ends_are_no_part_of_a_secret(name: str, around: str, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(around.format(BARE).encode())
+    for given in ({name: around.format(BARE)}, {f"{name}_FILE": str(tmp_path / "secret")}):
+        loaded = load(**given)
+        assert getattr(loaded, name.lower()) in {BARE, (BARE,)}
+        assert BARE in loaded.secrets
+
+
+@pytest.mark.parametrize("text", [" pw ", "a\r\nb", "\npw", "pw\ufeff", "p\ufeffw", "\tpw\t"], ids=ascii)
+def test_all_else_is_part_of_a_password(text: str, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(text.encode())
+    assert load(MYSQL_PASSWORD_FILE=str(tmp_path / "secret")).mysql_password == text
+    assert load(MYSQL_PASSWORD=text).mysql_password == text
+
+
+@pytest.mark.parametrize("nothing", ["\n", "\r\n", "\ufeff", "\ufeff\n"], ids=ascii)
+@pytest.mark.parametrize("name", [name for name in SECRETS if name != "SECRET_KEY"])
+def test_a_secret_of_nothing_else_counts_as_unset(name: str, nothing: str) -> None:
+    assert getattr(load(**{name: nothing}), name.lower()) == DEFAULTS[name]
+
+
+def test_a_byte_order_mark_before_the_file_of_variables_is_no_part_of_a_name(tmp_path: Path) -> None:
+    assert load(ENV_FILE=env_file(tmp_path, "\ufeffPORT=81\n")).port == 81
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"\r\n", b"\xff\xfe"])
@@ -521,6 +649,109 @@ def test_an_empty_secret_beside_its_file_counts_as_unset(tmp_path: Path) -> None
 def test_only_secrets_come_from_files(tmp_path: Path) -> None:
     (tmp_path / "port").write_text("81")
     assert load(PORT_FILE=str(tmp_path / "port")).port == 8000
+
+
+# What production refuses and warns of
+
+WEAK_KEYS = [
+    " " * 32,
+    "a" * 32,
+    "k" * 64,
+    "ab" * 16,
+    "a" * 31 + "b",
+    "\u00e9" * 16,
+    "0123456789abcdef" * 2,
+    "9876543210" * 4,
+    "abcdefghijklmnopqrstuvwxyz012345",
+    "zyxwvutsrqponmlkjihgfedcba9876543210",
+    "00112233445566778899aabbccddeeff",
+    "qwertyuiopasdfghjklzxcvbnm123456",
+    "changeme" * 4,
+    "deadbeef" * 8,
+    "secret" * 6,
+    "password1password2password3password",
+    "a1b2c3d4e5f6g7h8i9j0k1l2m3n4o5p6",
+    "aaaabbbbccccddddeeeeffffgggghhhh",
+    "Supersecret-Supersecret-Supersecret",
+    "development-only-secret-key-of-32-bytes-or-more",
+    "DEVELOPMENT-only-secret-key-of-32-bytes-or-more ",
+    "development-only-secret-key-of-32-bytes-or-more-2026",
+    "at least 32 bytes, as openssl rand -hex 32 makes them",
+]
+
+
+@pytest.mark.parametrize("key", WEAK_KEYS)
+def test_a_key_that_anybody_could_guess_is_refused_in_prod(key: str) -> None:
+    said = problems(PROD | {"SECRET_KEY": key})
+    assert list(said) == ["SECRET_KEY"]
+    assert said["SECRET_KEY"].startswith("SECRET_KEY is ***: expected ")
+    assert said["SECRET_KEY"].endswith(", since SYS_ENV is prod")
+    assert list(problems(PROD | {"SECRET_KEY_PREVIOUS": f"{MADE_BY_CHANCE},{key}"})) == ["SECRET_KEY_PREVIOUS"]
+    for where in ("local", "dev", "test"):
+        assert settings.load(PROD | {"SYS_ENV": where, "SECRET_KEY": key}).secret_key == key
+
+
+WEAK_TOKENS = [
+    "short",
+    "a" * 16,
+    "1234567890123456",
+    "abcd" * 8,
+    "development-only-events-token",
+    "15-characters-!",
+    "a-token-for-your-Prometheus",
+    "a-token-for-services-that-introspect",
+]
+
+
+@pytest.mark.parametrize("token", WEAK_TOKENS)
+@pytest.mark.parametrize("name", ["METRICS_TOKEN", "EVENTS_TOKEN"])
+def test_a_token_that_anybody_could_guess_is_refused_in_prod(name: str, token: str) -> None:
+    said = problems(PROD | {name: token})
+    assert list(said) == [name]
+    assert said[name].startswith(f"{name} is ***: expected ")
+    assert getattr(load(**{name: token}), name.lower()) == token
+
+
+@pytest.mark.parametrize(
+    "password", ["development-only-mysql-password", "the-password-that-serves", "the password of Redis"]
+)
+@pytest.mark.parametrize("name", ["MYSQL_PASSWORD", "REDIS_PASSWORD"])
+def test_a_published_password_is_refused_in_prod(name: str, password: str, tmp_path: Path) -> None:
+    assert list(problems(PROD | {name: password})) == [name]
+    (tmp_path / "secret").write_text(password + "\n")
+    assert list(problems(PROD | {name: "", f"{name}_FILE": str(tmp_path / "secret")})) == [name]
+
+
+@pytest.mark.parametrize("length", [16, 32, 48])
+def test_a_key_or_token_made_by_chance_is_taken_in_prod(length: int) -> None:
+    for _ in range(200):
+        made = os.urandom(length)
+        for text in (made.hex(), base64.b64encode(made).decode()):
+            given = {"METRICS_TOKEN": text, "EVENTS_TOKEN": text, "MYSQL_PASSWORD": text}
+            given |= {"SECRET_KEY": text} if len(text) >= 32 else {}
+            assert settings.load(PROD | given).metrics_token == text
+
+
+SELDOM = [
+    ("FORWARDED_ALLOW_IPS", ["*", "0.0.0.0/0", "10.0.0.0/8,::/0", "0.0.0.0/1,128.0.0.0/1", "::/3"]),
+    ("CORS_ORIGINS", ["*", "https://a.example,*"]),
+    ("LOGIN_RATE_LIMIT", ["1000/300", "999999999/1", "1/999999999", "2/1"]),
+    ("ACCESS_TOKEN_TTL", ["1", "86401", "2147483647"]),
+    ("REFRESH_TOKEN_TTL", ["60", "99999999", "2147483647"]),
+]
+
+
+@pytest.mark.parametrize(("name", "text"), [(name, text) for name, texts in SELDOM for text in texts])
+def test_what_production_seldom_means_is_warned_of(name: str, text: str) -> None:
+    [warning] = settings.load(PROD | {name: text}).warnings
+    assert warning.startswith(name)
+    assert settings.load(PROD | {"SYS_ENV": "dev", name: text}).warnings == ()
+
+
+def test_what_is_usual_is_not_warned_of() -> None:
+    usual = {"FORWARDED_ALLOW_IPS": "10.0.0.0/8,fd00::/8,127.0.0.1", "CORS_ORIGINS": "https://a.example"}
+    usual |= {"LOGIN_RATE_LIMIT": "100/3600", "ACCESS_TOKEN_TTL": "300", "REFRESH_TOKEN_TTL": "7776000"}
+    assert settings.load(PROD | usual).warnings == ()
 
 
 # ENV_FILE
@@ -820,6 +1051,35 @@ def test_no_secret_is_printed_right_or_wrong(name: str) -> None:
             result = command(**{name: value}, **more)
             assert "Xyzzy" not in result.stdout + result.stderr
             assert "***" in row(result.stdout, name)
+
+
+IN_A_URL = [
+    ("K_SINK", "https://sink/?access_token=Xyzzy"),
+    ("K_SINK", "https://sink:8443/a?Xyzzy"),
+    ("K_SINK", "https://Xyzzy@sink"),
+    ("K_SINK", "https://sink/a#Xyzzy"),
+    ("K_CE_OVERRIDES", '{"extensions": {"apikey": "Xyzzy", "a": "b"}}'),
+    ("K_CE_OVERRIDES", '{"extensions": {"apikey": "Xyzzy"'),
+    ("K_CE_OVERRIDES", "Xyzzy"),
+    ("MYSQL_HOST", "mysql://db/berth?password=Xyzzy"),
+    ("CORS_ORIGINS", "https://a.example,https://b.example?key=Xyzzy"),
+    ("MYSQL_UNIX_SOCKET", "redis://Xyzzy@cache"),
+]
+
+
+@pytest.mark.parametrize(("name", "text"), IN_A_URL)
+def test_what_may_hold_a_token_is_not_printed(name: str, text: str) -> None:
+    reading = settings.TABLE.read({name: text, "SECRET_KEY": KEY})
+    for shape in ("table", "json"):
+        said = FORMATS[shape](settings.TABLE, reading)
+        assert "***" in said
+        assert "Xyzzy" not in said
+
+
+def test_what_is_no_credential_of_a_url_is_printed() -> None:
+    result = command(K_SINK="https://sink:8443/a?b=c", K_CE_OVERRIDES='{"extensions": {"tenant": "b"}}')
+    assert row(result.stdout, "K_SINK")[3] == "https://sink:8443/a?***"
+    assert '{"extensions": {"tenant": "***"}}' in result.stdout
 
 
 MISPLACED = {

@@ -21,7 +21,7 @@ ASKED = {"a GET": GET, "a body that nobody reads": UNREAD}
 def framed(app: ASGIApp, origins: tuple[str, ...] = ("https://app.example",)) -> ASGIApp:
     """Inside all that the service puts around its handlers; as there, nothing of CORS without origins."""
     limited = RequestLimits(app, load({"SYS_ENV": "test", "SECRET_KEY": "k" * 32}))
-    return Frame(Cors(limited, origins) if origins else limited, debug=False)
+    return Frame(limited, debug=False, cors=Cors(origins) if origins else None)
 
 
 def names(answer: bytes) -> list[bytes]:

@@ -127,6 +127,23 @@ def lock_database(service: Service) -> sqlite3.Connection:
     return connection
 
 
+def test_the_answer_to_a_request_in_flight_closes_its_connection(start_service: StartService) -> None:
+    service = start_service(SHUTDOWN_DELAY=30)
+    body = json.dumps({"refresh_token": service.sign_up().refresh_token}).encode()
+    head = b"POST /v1/auth/refresh HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    lock = lock_database(service)
+    with connect(service) as client:
+        client.sendall(head % len(body) + body)
+        httpx.get(f"{service.url}/health/live")  # on a later connection: the other is read by then
+        service.signal(signal.SIGTERM)
+        service.wait_for_log(message="stopping")
+        lock.close()
+        [answer] = read_answers(client)
+    assert (answer.status_code, answer.headers.get("connection")) == (200, "close")
+    service.signal(signal.SIGTERM)  # not to wait for the rest of the delay
+    assert service.wait_for_exit() == 128 + signal.SIGTERM
+
+
 def test_a_request_longer_than_the_time_out_is_a_503_and_the_exit_still_0(start_service: StartService) -> None:
     service = start_service(SHUTDOWN_TIMEOUT=1)
     account = service.sign_up()

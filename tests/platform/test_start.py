@@ -1,20 +1,25 @@
 """Start-up: what it waits for, what ends it, with which exit status, and what it says."""
 
+import asyncio
 import os
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pymysql
 import pytest
 
+from infra.base.errors import StartupError, Unavailable
+from infra.process.startup import retry
 from infra.sql.schema import lock_name
 from settings import NAME, VERSION
 from tests.conftest import TEST_SETTINGS, StartService
@@ -25,6 +30,7 @@ from tests.support.service import ROOT, Record, Service, clean_environment, pars
 Environment = dict[str, Any]
 
 REVISIONS = sorted(path.name[:4] for path in (ROOT / "migrations" / "versions").glob("[0-9]*.py"))
+WHO = "MYSQL_USERNAME and MYSQL_PASSWORD, MYSQL_SSL_MODE and MYSQL_SSL_CERT"
 STEPS = [f"migration {revision}, {number} of {len(REVISIONS)}" for number, revision in enumerate(REVISIONS, 1)]
 
 
@@ -135,8 +141,8 @@ def test_a_silent_database_that_was_tried_several_times_is_named_with_a_readable
 @pytest.mark.parametrize(
     ("wrong", "variable", "cause"),
     [
-        ({"MYSQL_PASSWORD": "not-this-one"}, "MYSQL_USERNAME and MYSQL_PASSWORD", "Access denied"),
-        ({"MYSQL_USERNAME": "nobody"}, "MYSQL_USERNAME and MYSQL_PASSWORD", "Access denied"),
+        ({"MYSQL_PASSWORD": "not-this-one"}, WHO, "Access denied"),
+        ({"MYSQL_USERNAME": "nobody"}, WHO, "Access denied"),
         ({"MYSQL_DATABASE": "berth_none"}, "MYSQL_DATABASE", "Unknown database 'berth_none'"),
         ({"MYSQL_DATABASE": "mysql"}, "MYSQL_DATABASE, and what MYSQL_USERNAME was granted", "Access denied"),
     ],
@@ -248,6 +254,34 @@ def test_a_redis_that_comes_up_late_is_waited_for(start_service: StartService, r
         proxy.close()
 
 
+def test_a_redis_that_hangs_at_first_is_waited_for(start_service: StartService, redis: Redis) -> None:
+    proxy = Proxy(redis.port)
+    try:
+        proxy.stall()
+        env = {**redis.environment(), "REDIS_PORT": str(proxy.port), "REDIS_TIMEOUT": "0.5"}
+        service = start_service(**env, wait=False)
+        wait_until(lambda: proxy.accepted > 0, "the first connection", within=20)
+        proxy.hang()  # that one for ever
+        service.wait_until_started(within=10)
+        assert ready(service) == (200, "ok")
+    finally:
+        proxy.close()
+
+
+def test_what_is_refused_is_tried_ever_more_seldom_and_not_after_the_deadline() -> None:
+    attempts: list[float] = []
+
+    async def refused() -> None:
+        attempts.append(time.monotonic())
+        raise Unavailable("refused")
+
+    deadline = time.monotonic() + 1.2
+    with pytest.raises(StartupError):
+        asyncio.run(retry("a server", refused, deadline))
+    assert time.monotonic() < deadline + 0.5
+    assert 4 <= len(attempts) <= 7  # after 0.1, 0.2, 0.4 and 0.8 s, each with up to half of it less
+
+
 # The schema
 
 
@@ -312,6 +346,16 @@ def test_a_migration_that_another_one_holds_up_for_too_long_ends_with_69(mariadb
     with holder, holder.cursor() as cursor:
         cursor.execute(f"SELECT GET_LOCK({lock_name(NAME)}, 0)")
         assert "another migration" in run_and_fail(env, "migrate", status=os.EX_UNAVAILABLE)["message"]
+
+
+def test_a_migration_of_a_file_that_another_process_has_locked_ends_with_69(tmp_path: Path) -> None:
+    env = {"DATA_DIR": str(tmp_path)}
+    assert run_app("migrate", env={**TEST_SETTINGS, **env}).returncode == 0
+    with closing(sqlite3.connect(tmp_path / f"{NAME}.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        message = run_and_fail(env, "migrate", status=os.EX_UNAVAILABLE)["message"]
+    assert "can't be migrated: " in message
+    assert "database is locked" in message
 
 
 def test_a_database_may_have_as_long_a_name_as_mysql_allows(mariadb: MariaDB) -> None:

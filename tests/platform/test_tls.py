@@ -9,8 +9,8 @@ import pymysql
 import pytest
 
 from tests.conftest import TEST_SETTINGS, StartService
-from tests.support.servers import MariaDB, Redis, free_port
-from tests.support.service import Service, parse, run_app
+from tests.support.servers import MariaDB, Redis, Server
+from tests.support.service import Service, refusal, run_app
 
 Environment = dict[str, Any]
 
@@ -65,17 +65,6 @@ def tls_handshakes(server: MariaDB) -> int:
         return int(count)
 
 
-def refusal(env: Environment, *arguments: str, status: int = os.EX_CONFIG) -> str:
-    """Runs with settings that must end it with this status and one CRITICAL line, and returns that line's message."""
-    # What ends it at once may take as long as it takes here.
-    own = {"HOST": "127.0.0.1", "PORT": free_port(), "STARTUP_TIMEOUT": 30 if status == os.EX_CONFIG else 0.7}
-    done = run_app(*arguments, env={**TEST_SETTINGS, **own, **env})
-    assert (done.returncode, done.stderr) == (status, ""), done.stdout + done.stderr
-    [line] = [line for line in map(parse, done.stdout.splitlines()) if line["severity"] == "CRITICAL"]
-    message: str = line["message"]
-    return message
-
-
 # MySQL
 
 
@@ -97,7 +86,16 @@ def test_disabled_uses_no_tls_though_the_server_offers_it(start_service: StartSe
 def test_disabled_is_refused_by_an_account_that_requires_tls(with_tls: MariaDB) -> None:
     message = refusal(settings_for(with_tls, "disabled", username="berth_tls"))
     assert "Access denied" in message
-    assert message.endswith("look at MYSQL_USERNAME and MYSQL_PASSWORD")
+    assert message.endswith("look at MYSQL_USERNAME and MYSQL_PASSWORD, MYSQL_SSL_MODE and MYSQL_SSL_CERT")
+
+
+def test_disabled_is_refused_by_a_server_that_requires_tls(with_tls: MariaDB) -> None:
+    with_tls.sql("SET GLOBAL require_secure_transport = ON")
+    try:
+        message = refusal(settings_for(with_tls, "disabled"))
+    finally:
+        with_tls.sql("SET GLOBAL require_secure_transport = OFF")
+    assert "MYSQL_SSL_MODE" in message.partition("look at ")[2]
 
 
 @pytest.mark.parametrize("mode", ["disabled", "preferred"])
@@ -141,16 +139,84 @@ def test_the_other_words_take_a_certificate_for_another_name(
 def test_a_ca_file_without_a_certificate_is_a_wrong_setting(with_tls: MariaDB, tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text("not a certificate")
     message = refusal(settings_for(with_tls, "verify_ca", tmp_path / "ca.pem"))
-    assert "MYSQL_SSL_CA" in message
+    assert message.startswith("MYSQL_SSL_CA is ")
+
+
+# A client's certificate
+
+
+@pytest.fixture(scope="module")
+def redis_that_asks() -> Iterator[Redis]:
+    """Only for who has a certificate of its CA."""
+    with Redis(tls=True, asks_clients=True) as server:
+        yield server
+
+
+def certificate_for(name: str, server: Server, key: Path | None = None) -> Environment:
+    """A client may have the server's own: it is of the same CA."""
+    return {f"{name}_SSL_CERT": str(server.certificate), f"{name}_SSL_KEY": str(key or server.key)}
+
+
+@pytest.fixture(scope="module")
+def asking(with_tls: MariaDB) -> Environment:
+    """Settings for an account that only a certificate of the server's CA lets in."""
+    with_tls.sql("CREATE USER berth_x509@'%%' IDENTIFIED BY %s REQUIRE X509", with_tls.password)
+    with_tls.sql("GRANT ALL ON `berth%`.* TO berth_x509@'%'")
+    return settings_for(with_tls, "verify_identity", with_tls.ca, username="berth_x509")
+
+
+def test_mysql_lets_in_who_has_the_certificate_that_it_asks_for(
+    start_service: StartService, with_tls: MariaDB, asking: Environment
+) -> None:
+    migrate_and_start(start_service, asking | certificate_for("MYSQL", with_tls)).sign_up()
+
+
+@pytest.mark.parametrize("arguments", [(), ("migrate",)], ids=["serve", "migrate"])
+def test_mysql_refuses_who_has_no_certificate(asking: Environment, arguments: tuple[str, ...]) -> None:
+    message = refusal(asking, *arguments)
+    assert "Access denied" in message
+    assert message.endswith("look at MYSQL_USERNAME and MYSQL_PASSWORD, MYSQL_SSL_MODE and MYSQL_SSL_CERT")
+
+
+@pytest.mark.parametrize("arguments", [(), ("migrate",)], ids=["serve", "migrate"])
+def test_mysql_refuses_a_certificate_of_another_ca(
+    asking: Environment, other_name: MariaDB, arguments: tuple[str, ...]
+) -> None:
+    message = refusal(asking | certificate_for("MYSQL", other_name), *arguments)
+    assert message.endswith("look at MYSQL_SSL_CERT and MYSQL_SSL_KEY")
+
+
+def test_redis_lets_in_who_has_the_certificate_that_it_asks_for(
+    start_service: StartService, redis_that_asks: Redis
+) -> None:
+    service = start_service(**redis_over_tls(redis_that_asks), **certificate_for("REDIS", redis_that_asks))
+    assert ready(service) == (200, "ok")
+
+
+def test_redis_refuses_who_has_no_certificate(redis_that_asks: Redis) -> None:
+    message = refusal(redis_over_tls(redis_that_asks))
+    assert message.endswith("look at REDIS_SSL_CERT and REDIS_SSL_KEY")
+
+
+def test_redis_refuses_a_certificate_of_another_ca(redis_that_asks: Redis, other_name: MariaDB) -> None:
+    message = refusal(redis_over_tls(redis_that_asks) | certificate_for("REDIS", other_name))
+    assert message.endswith("look at REDIS_SSL_CERT and REDIS_SSL_KEY")
+
+
+def test_a_key_of_another_certificate_ends_the_start(with_tls: MariaDB, other_name: MariaDB) -> None:
+    wrong = settings_for(with_tls, "required") | certificate_for("MYSQL", with_tls, other_name.key)
+    assert refusal(wrong).startswith(f"MYSQL_SSL_KEY is '{other_name.key}': expected the private key of MYSQL_SSL_CERT")
 
 
 # Redis
 
 
+def redis_over_tls(server: Redis) -> Environment:
+    return {**server.environment(), "REDIS_SSL": "true", "REDIS_SSL_CA": str(server.ca)}
+
+
 def test_redis_over_tls_is_used_when_its_ca_is_known(start_service: StartService, redis_with_tls: Redis) -> None:
-    env: Environment = redis_with_tls.environment()
-    env |= {"REDIS_SSL": "true", "REDIS_SSL_CA": str(redis_with_tls.ca)}
-    assert ready(start_service(**env)) == (200, "ok")
+    assert ready(start_service(**redis_over_tls(redis_with_tls))) == (200, "ok")
 
 
 def test_redis_over_tls_is_refused_when_the_system_does_not_know_its_ca(redis_with_tls: Redis) -> None:
@@ -167,7 +233,7 @@ def test_redis_over_tls_is_refused_when_another_ca_signed_it(redis_with_tls: Red
 def test_a_ca_file_of_redis_without_a_certificate_is_a_wrong_setting(redis_with_tls: Redis, tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text("not a certificate")
     env = redis_with_tls.environment() | {"REDIS_SSL": "true", "REDIS_SSL_CA": str(tmp_path / "ca.pem")}
-    assert refusal(env).endswith("look at REDIS_SSL_CA and REDIS_HOST")
+    assert refusal(env).startswith("REDIS_SSL_CA is ")
 
 
 def test_redis_ssl_refuses_a_redis_without_tls(redis: Redis, redis_with_tls: Redis) -> None:

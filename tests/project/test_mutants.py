@@ -1,11 +1,16 @@
 """`make mutants`: what it breaks, which tests it runs for that, and that what it leaves out is still there."""
 
+import random
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.mutating import mutate_code
 
-from tests.mutants.__main__ import equivalents
-from tests.mutants.operators import OPERATORS
+from tests.mutants.__main__ import equivalents, sample
+from tests.mutants.operators import OPERATORS, RemoveDecorator
 from tests.mutants.rooms import LEFT_OUT, ROOMS, ROOT, modules
 
 SOURCE = '''
@@ -46,8 +51,22 @@ def test_a_statement_a_condition_a_bound_and_a_time_out_are_broken(line: str) ->
     assert line in mutants(SOURCE)
 
 
-def test_a_docstring_is_left_alone() -> None:
-    assert mutants('"""A docstring."""\nimport os\n') == set()
+@pytest.mark.parametrize("source", ['"""A docstring."""\nimport os\n', "@overload\ndef f() -> int: ...\n"])
+def test_what_only_a_reader_or_a_type_checker_reads_is_left_alone(source: str) -> None:
+    assert mutants(source) == set()
+
+
+def test_a_star_that_multiplies_nothing_is_left_alone() -> None:
+    named = [mutant.new for mutant in sample([Path("infra/redis/store.py")], 1000, random.Random(1))]
+    assert [line for line in named if line.startswith(("def ", "async def "))] == []
+
+
+def test_a_decorator_is_left_out() -> None:
+    source = "@cache\n@other\ndef f(): ...\n"
+    assert [mutate_code(source, RemoveDecorator(), number) for number in range(2)] == [
+        "@other\ndef f(): ...\n",
+        "@cache\ndef f(): ...\n",
+    ]
 
 
 def test_every_module_belongs_to_a_room_with_tests() -> None:
@@ -57,7 +76,32 @@ def test_every_module_belongs_to_a_room_with_tests() -> None:
     assert [name for tests in ROOMS.values() for name in tests if not (ROOT / name).exists()] == []
 
 
+def test_a_break_that_is_known_to_be_equivalent_is_not_made() -> None:
+    path = Path("infra/sql/mysql_driver.py")
+    texts = [mutant.old for mutant in sample([path], 1000, random.Random(1))]
+    assert len(texts) > 20
+    assert "@lru_cache(maxsize=512)" not in texts
+
+
 def test_what_is_left_out_as_equivalent_is_still_in_the_code() -> None:
     assert equivalents()
     for path, old, _ in equivalents():
         assert all(line.strip() in (ROOT / path).read_text(encoding="utf-8") for line in old.split("\n")), (path, old)
+
+
+HANGS = "import signal, time\n\ndef test_hangs():\n    {before}time.sleep(60)\n\ndef test_next():\n    pass\n"
+DEAF = "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM}); "  # as within C
+
+
+@pytest.mark.parametrize(
+    ("before", "said"),
+    [("", "the test hangs: no end after 1 s\n1 failed, 1 passed"), (DEAF, "Timeout (0:00:02)!")],
+    ids=["in Python", "in C"],
+)
+def test_a_test_that_hangs_is_red(tmp_path: Path, before: str, said: str) -> None:
+    (tmp_path / "test_hangs.py").write_text(HANGS.format(before=before))
+    command = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-n", "0", "--limit", "1"]
+    command += ["-o", "faulthandler_timeout=2", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path)]
+    done = subprocess.run([*command, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False, timeout=50)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert [line for line in said.splitlines() if line not in done.stdout + done.stderr] == []

@@ -189,7 +189,7 @@ def test_it_serves(copy: Path, without: str, tmp_path: Path) -> None:
 def test_without_accounts_prod_asks_for_neither_key_nor_servers(copy: Path, without: str, tmp_path: Path) -> None:
     env = {"SYS_ENV": "prod", "DATA_DIR": str(tmp_path)}
     if "accounts" in without:
-        with served(copy, METRICS_TOKEN="a-token", **env) as client:
+        with served(copy, METRICS_TOKEN=os.urandom(16).hex(), **env) as client:
             assert client.get("/health/ready").json()["status"] == "ok"
     else:
         done = run(sys.executable, "settings.py", cwd=copy, **env)

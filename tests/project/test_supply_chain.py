@@ -15,6 +15,7 @@ from cyclonedx.validation.json import JsonStrictValidator
 from ruamel.yaml import YAML
 
 from settings import VERSION
+from tests.support.servers import program
 from tests.support.service import ROOT
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -116,6 +117,97 @@ def test_the_release_workflow_compares_the_tag_with_the_version() -> None:
         ["sh", "-c", script], cwd=ROOT, env=env, capture_output=True, check=True, text=True, timeout=60
     )
     assert done.stdout.strip() == VERSION
+
+
+# Images by digest
+
+
+DIGEST = f"sha256:{'0123456789abcdef' * 4}"
+REGISTRY = """#!/bin/sh
+[ "$*" = "buildx imagetools inspect --format {{.Manifest.Digest}} $6" ] || exit 1
+echo sha256:$(echo $6 | sha256sum | cut -d ' ' -f 1)
+"""
+
+
+def pin(folder: Path, *arguments: str, registry: str = REGISTRY) -> subprocess.CompletedProcess[str]:
+    (folder / "docker").write_text(registry)
+    (folder / "docker").chmod(0o755)
+    env = {"PATH": f"{folder}:{os.environ['PATH']}"}
+    return subprocess.run(
+        [".ci/pin", *arguments], cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+def test_a_release_names_every_image_by_its_digest(copy: Path) -> None:
+    done = pin(copy, "ghcr.io/harbour/berth", DIGEST)
+    assert (done.returncode, done.stderr) == (0, "")
+    for folder in ("overlays/prod", "overlays/dev", "../knative"):
+        images = re.findall(r"image: (\S+)", "\n".join(map(str, rendered(copy / "deploy/kubernetes" / folder))))
+        own = {image for image in images if "berth" in image}
+        assert own == ({"berth:dev"} if folder == "overlays/dev" else {f"ghcr.io/harbour/berth@{DIGEST}"})
+        assert all(re.search(r"@sha256:[0-9a-f]{64}$", image) for image in set(images) - own)
+    services = YAML(typ="safe").load(copy / "compose.yaml")["services"]
+    others = [each["image"] for each in services.values() if each["image"] != "berth"]
+    assert len(others) == 3
+    assert all(re.fullmatch(r"[a-z/-]+:[0-9.]+@sha256:[0-9a-f]{64}", image) for image in others)
+
+
+def rendered(folder: Path) -> list[str]:
+    command = [program("kubectl"), "kustomize", str(folder)]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.splitlines()
+
+
+@pytest.mark.parametrize("digest", ["", "latest", "0.1.0"])
+def test_what_is_no_digest_is_not_put_into_the_manifests(copy: Path, digest: str) -> None:
+    assert pin(copy, "ghcr.io/harbour/berth", digest).returncode == 64
+
+
+def test_an_image_that_the_registry_does_not_know_ends_it(copy: Path) -> None:
+    assert pin(copy, "ghcr.io/harbour/berth", DIGEST, registry="#!/bin/sh\nexit 1\n").returncode == 1
+
+
+def test_the_release_builds_on_the_base_image_of_the_dockerfile() -> None:
+    workflow = (ROOT / ".github" / "workflows" / "release.yml").read_text()
+    [base] = re.findall(r"ARG PYTHON_IMAGE=(\S+)", (ROOT / "Dockerfile").read_text())
+    assert f"base={base}\n" in workflow
+    assert "PYTHON_IMAGE=${{ env.PYTHON_IMAGE }}\n" in workflow
+    assert '.ci/pin "$IMAGE" "$DIGEST"\n' in workflow
+
+
+# What pip-audit says
+
+
+OFFLINE, VULNERABLE = "Failed to resolve host", "Found 1 known vulnerability in 1 package"
+
+
+@pytest.mark.parametrize(
+    ("audit", "required", "passes", "said"),
+    [
+        ("exit 0", "", True, ""),
+        ("exit 0", "1", True, ""),
+        (f"echo {OFFLINE}; exit 1", "", True, f"pip-audit: NOT CHECKED: {OFFLINE}\n"),
+        (f"echo {OFFLINE}; exit 1", "1", False, f"pip-audit: NOT CHECKED: {OFFLINE}\n"),
+        (f"echo {VULNERABLE}; exit 1", "", False, f"{VULNERABLE}\n"),
+        (f"echo {VULNERABLE}; exit 1", "1", False, f"{VULNERABLE}\n"),
+    ],
+)
+def test_what_pip_audit_could_not_check_is_said_and_fails_where_that_was_asked_for(
+    copy: Path, audit: str, required: str, passes: bool, said: str
+) -> None:
+    tools = copy / "tools-of-the-test"
+    tools.mkdir()
+    for name in ("ruff", "mypy", "lint-imports", "hadolint", "pip-audit"):
+        (tools / name).write_text(f"#!/bin/sh\n{audit if name == 'pip-audit' else 'exit 0'}\n")
+        (tools / name).chmod(0o755)
+    command = ["make", "--old-file=.venv/dev", "--old-file=.venv/run", f"BIN={tools}", "lint"]
+    env = {"PATH": os.environ["PATH"], "AUDIT_REQUIRED": required}
+    done = subprocess.run(command, cwd=copy, env=env, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode == 0, done.stdout) == (passes, said)
+
+
+def test_continuous_integration_asks_for_the_audit() -> None:
+    [steps] = [job["steps"] for job in YAML(typ="safe").load(ROOT / ".github/workflows/ci.yml")["jobs"].values()]
+    assert steps[-1]["env"]["AUDIT_REQUIRED"] == "1"
 
 
 def test_the_workflows_are_what_github_takes() -> None:

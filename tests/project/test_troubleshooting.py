@@ -72,7 +72,7 @@ def as_on_the_page(messages: list[str], env: Environment) -> list[str]:
 
 
 def start_and_fail(env: Environment) -> list[str]:
-    own = {**TEST_SETTINGS, "HOST": "127.0.0.1", "PORT": str(free_port()), "SECRET_KEY": "k" * 32}
+    own = {**TEST_SETTINGS, "HOST": "127.0.0.1", "PORT": str(free_port()), "SECRET_KEY": os.urandom(32).hex()}
     env = {**own, "STARTUP_TIMEOUT": "3", **env}
     done = run_app(env=env)
     assert done.returncode in (69, 78), done.stdout
@@ -81,6 +81,7 @@ def start_and_fail(env: Environment) -> list[str]:
 
 def refused_starts(mariadb: MariaDB, redis: Redis, env: Environment) -> list[str]:
     redis.command("ACL", "SETUSER", "guarded", "on", ">the right one")
+    redis.command("ACL", "SETUSER", "few-rights", "on", ">the right one", "~*", "+@all", "-eval")
     mysql, shared_cache = mariadb.environment(env["MYSQL_DATABASE"]), redis.environment()
     with socket.create_server(("127.0.0.1", 0)) as silent:
         taken = str(silent.getsockname()[1])
@@ -95,6 +96,7 @@ def refused_starts(mariadb: MariaDB, redis: Redis, env: Environment) -> list[str
             mysql | {"MYSQL_SSL_MODE": "required"},
             shared_cache | {"REDIS_PORT": str(free_port())},
             shared_cache | {"REDIS_USERNAME": "guarded", "REDIS_PASSWORD": "not this one"},
+            shared_cache | {"REDIS_USERNAME": "few-rights", "REDIS_PASSWORD": "the right one"},
             {"PORT": taken},
         ]
         with ThreadPoolExecutor(4) as threads:  # most of their time they wait
@@ -141,7 +143,8 @@ def all_connections_taken(mariadb: MariaDB) -> Iterator[None]:
 
 def bad_requests() -> list[str]:
     """And the first lines of one that serves."""
-    with Service({**TEST_SETTINGS, "LOGIN_RATE_LIMIT": "1/300", "MAX_BODY_BYTES": "1000"}) as service:
+    limits = {"LOGIN_RATE_LIMIT": "1/300", "MAX_BODY_BYTES": "1000", "MAX_CONNECTIONS": "1"}
+    with Service({**TEST_SETTINGS, **limits}) as service:
         token = TokenKeys(NAME, "another key " * 3, (), 900).issue("an account", "a session")
         service.client.get("/v1/auth/me", headers={"Authorization": f"Bearer {token}"})
         service.raw(b"GET / HTTP/1.1\r\nCookie: " + b"x" * 70_000 + b"\r\n\r\n")

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import os
 import re
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,7 @@ from app import USAGE
 from infra.process.server import CANCEL_TIMEOUT, IDLE_LINGER
 from infra.sql.pool import CLOSE_TIMEOUT
 from settings import VARIABLES, Settings, load
-from tests.support.servers import program
+from tests.support.servers import LOOPBACK_NAMES, make_certificates, program
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -23,7 +24,8 @@ IMAGE = "ghcr.io/berth/berth"
 USER = 10001
 SERVE = ["python", "app.py"]  # the image's command
 SECRETS = [name for name, line in VARIABLES.items() if line.kind.type == "secret"]
-SAMPLE_SECRET = "a-sample-of-32-bytes-or-more-0123456789"
+CERTIFICATES = {name for name in VARIABLES if re.fullmatch("(MYSQL|REDIS)_SSL_(CA|CERT|KEY)", name)}
+SAMPLE_SECRET = os.urandom(32).hex()  # production refuses what stands in this repository
 
 BASE_MIB, HASH_MIB = 80, 32  # resident after start and a first login (measured: 66); scrypt's N * r * 128, per core
 IMPORT_SECONDS = 5  # before STARTUP_TIMEOUT counts, on a slow node
@@ -40,7 +42,7 @@ class Workload:
     pod: Manifest
     container: Manifest
     variables: dict[str, str]
-    secret_keys: list[str]
+    secret_keys: set[tuple[str, str]]  # the Secret's name, and the key of it that is read
 
 
 def read_all(path: Path) -> list[Manifest]:
@@ -107,30 +109,39 @@ def server_of(manifests: list[Manifest]) -> Workload:
     return server
 
 
-def variables_of(container: Manifest, pod: Manifest, manifests: list[Manifest]) -> tuple[dict[str, str], list[str]]:
-    """Its variables, and the keys that they need of a Secret."""
+def variables_of(
+    container: Manifest, pod: Manifest, manifests: list[Manifest]
+) -> tuple[dict[str, str], set[tuple[str, str]]]:
+    """Its variables, and the keys that they need of each Secret."""
     variables: dict[str, str] = {}
     for source in container.get("envFrom", []):
         variables |= find(manifests, "ConfigMap", source["configMapRef"]["name"])["data"]
     given = container.get("env", [])
     variables |= {each["name"]: each.get("value", SAMPLE_SECRET) for each in given}
-    mounts = [mount["mountPath"] for mount in container.get("volumeMounts", [])]
-    keys = []
+    secrets = {volume["name"]: volume["secret"] for volume in pod.get("volumes", [])}
+    mounts = {mount["mountPath"]: secrets[mount["name"]] for mount in container.get("volumeMounts", [])}
+    keys = set()
     for name, value in variables.items():
-        if name.endswith("_FILE"):
-            folder, _, key = value.rpartition("/")
+        if name.endswith("_FILE") or name in CERTIFICATES:
+            folder, _, file = value.rpartition("/")
             assert folder in mounts, f"{name} is {value}, which is not mounted"
-            keys.append(key)
+            named = {item["path"]: item["key"] for item in mounts[folder].get("items", [])}
+            keys.add((mounts[folder]["secretName"], named[file] if named else file))
     return variables, keys
 
 
 def settings_from(variables: Mapping[str, object], folder: Path) -> Settings:
-    """What Berth reads; its secret files are made in the folder. Fails on a variable that Berth doesn't know."""
+    """What Berth reads; its files are made in the folder. Fails on a variable that Berth doesn't know."""
     files = {name: folder / name for name in variables if name.removesuffix("_FILE") in SECRETS and "_FILE" in name}
     unknown = variables.keys() - VARIABLES.keys() - files.keys()
     assert not unknown, f"Berth reads no {', '.join(unknown)}"
     for path in files.values():
         path.write_text(SAMPLE_SECRET, encoding="utf-8")
+    if CERTIFICATES & variables.keys():
+        make_certificates(folder, LOOPBACK_NAMES)
+        files |= {
+            name: folder / ("server.key" if "KEY" in name else "server.pem") for name in CERTIFICATES & set(variables)
+        }
     return load({name: str(value) for name, value in {**variables, **files}.items()})
 
 

@@ -279,8 +279,11 @@ class MariaDB(Server):
 class Redis(Server):
     """Redis, empty at every start: a cache that comes back has lost what it held."""
 
-    def __init__(self, *arguments: str, password: str | None = None, tls: bool = False) -> None:
+    def __init__(
+        self, *arguments: str, password: str | None = None, tls: bool = False, asks_clients: bool = False
+    ) -> None:
         super().__init__(tls=tls)
+        self.asks_clients = asks_clients  # for a certificate
         self.arguments = arguments
         self.password = password
         self.numbers = itertools.count(1)
@@ -305,7 +308,7 @@ class Redis(Server):
             "tls-cert-file": self.certificate,
             "tls-key-file": self.key,
             "tls-ca-cert-file": self.ca,
-            "tls-auth-clients": "no",
+            "tls-auth-clients": "yes" if self.asks_clients else "no",
         }
 
     def answers(self) -> bool:
@@ -328,6 +331,8 @@ class Redis(Server):
         if not self.tls:
             return connection
         context = ssl.create_default_context(cafile=str(self.ca))
+        if self.asks_clients:
+            context.load_cert_chain(self.certificate, self.key)
         return context.wrap_socket(connection, server_hostname="127.0.0.1")
 
     def environment(self, database: int | None = None) -> dict[str, str]:

@@ -77,6 +77,17 @@ def run_app(*arguments: str, env: Environment, timeout: float = 60.0) -> subproc
     return run("app.py", *arguments, env=env, timeout=timeout)
 
 
+def refusal(env: Environment, *arguments: str, status: int = os.EX_CONFIG) -> str:
+    """Runs with settings that must end it with this status and one CRITICAL line, and returns that line's message."""
+    # What ends it at once may take as long as it takes here.
+    own = {"HOST": "127.0.0.1", "PORT": free_port(), "STARTUP_TIMEOUT": 30 if status == os.EX_CONFIG else 0.7}
+    done = run_app(*arguments, env={"SYS_ENV": "test", **own, **env})
+    assert (done.returncode, done.stderr) == (status, ""), done.stdout + done.stderr
+    [line] = [line for line in map(parse, done.stdout.splitlines()) if line["severity"] == "CRITICAL"]
+    message: str = line["message"]
+    return message
+
+
 def run_settings(env: Environment) -> subprocess.CompletedProcess[str]:
     return run("settings.py", env=env)
 

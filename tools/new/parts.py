@@ -97,6 +97,7 @@ RULES = (
             "LOGIN_RATE_LIMIT",
             "REGISTER_RATE_LIMIT",
             "REFRESH_RATE_LIMIT",
+            "RESERVED_USERNAMES",
         ),
         tests=r"sign_up|log_in|/v1/auth|\b[aA]ccounts?\b|_account\b|account_|handlers\.accounts"
         r"|\.secret_key\b|secret_key(?=[\"\'])|tests\.faults\.(?:hang_ups|load|overload|quick_app|races|stops|troubles)"
@@ -123,7 +124,6 @@ RULES = (
             ("`principal: Principal` lets in who is logged in, ", ""),
             ("./data, your accounts, stays", "./data stays"),
             ("-k login -x", "-k ready -x"),
-            (", and escape LOGIN_RATE_LIMIT", ""),
             ("; `handlers/accounts/` is the business, and a service without accounts does without it", ""),
             ("`audit` (who did what to an account)", "`audit` (who did what)"),
             (" or a refused sign-in", ""),

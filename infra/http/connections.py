@@ -1,0 +1,123 @@
+"""How many may be connected, in all and from one client. Whoever comes after them is asked in for /health only."""
+
+import asyncio
+from collections import Counter
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Protocol
+
+from infra.logs import get_logger
+from settings import Settings
+
+EXTRA = 64  # connections over a limit at once; the next one takes the place of the oldest that has not asked yet
+EXTRA_SECONDS = 1.0  # in which such a one has to ask
+PERIOD = 60.0  # seconds between two lines that say the same
+SUBSCRIBER = 64  # bits of an IPv6 address that one subscriber has at least
+
+log = get_logger("system")
+
+Network = IPv4Network | IPv6Network
+
+
+class Connection(Protocol):
+    transport: asyncio.Transport
+
+
+class ConnectionLimits:
+    """Counts connections against MAX_CONNECTIONS and MAX_CONNECTIONS_PER_CLIENT.
+
+    A client is an IPv4 address or an IPv6 /64. The proxies in FORWARDED_ALLOW_IPS, who speak for many clients, and
+    peers without an address are no clients: only the limit in all is theirs.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.most = settings.max_connections
+        self.most_of_client = settings.max_connections_per_client
+        self.client_of = lru_cache(4096)(ClientOf(settings.forwarded_allow_ips))
+        self.counted: dict[Connection, str] = {}  # and whose it is; "" for a proxy
+        self.clients: Counter[str] = Counter()
+        self.extra: dict[Connection, bool] = {}  # the oldest first, and whether it still has to ask
+        self.refusals = Tally("too many connections: these are asked in for /health only")
+
+    def enter(self, connection: Connection, peer: str | None, *, last: bool = False) -> bool:
+        """Whether the connection is within the limits; `last`: it has one of the last file descriptors, so it isn't."""
+        client = self.client_of(peer) if peer else ""
+        if last:
+            limit = "file descriptors"
+        elif len(self.counted) >= self.most:
+            limit = "MAX_CONNECTIONS"
+        elif client and self.clients[client] >= self.most_of_client:
+            limit = "MAX_CONNECTIONS_PER_CLIENT"
+        else:
+            self.counted[connection] = client
+            if client:
+                self.clients[client] += 1
+            return True
+        self.refusals.add(limit=limit, client=peer)
+        self.extra[connection] = True
+        if len(self.extra) > EXTRA and not self.displace():
+            connection.transport.abort()
+        return False
+
+    def has_asked(self, connection: Connection) -> None:
+        """For an extra one: it is no longer displaced."""
+        self.extra[connection] = False
+
+    def displace(self) -> bool:
+        """Makes room for one more of the extra connections, if any of them has not asked yet."""
+        for connection, has_to_ask in self.extra.items():
+            if has_to_ask:
+                del self.extra[connection]
+                connection.transport.abort()
+                return True
+        return False
+
+    def leave(self, connection: Connection) -> None:
+        self.extra.pop(connection, None)
+        client = self.counted.pop(connection, "")
+        if client:
+            self.clients[client] -= 1
+            if not self.clients[client]:
+                del self.clients[client]
+
+
+class ClientOf:
+    """Whom a peer's address stands for: "" for a proxy."""
+
+    def __init__(self, proxies: str) -> None:
+        self.all = proxies == "*"
+        self.networks: list[Network] = [] if self.all else [ip_network(text.strip()) for text in proxies.split(",")]
+
+    def __call__(self, peer: str) -> str:
+        try:
+            address = ip_address(peer.partition("%")[0])
+        except ValueError:  # the name of a UNIX socket
+            return ""
+        if isinstance(address, IPv6Address) and address.ipv4_mapped:
+            address = address.ipv4_mapped
+        if self.all or any(address in network for network in self.networks):
+            return ""
+        return str(address) if isinstance(address, IPv4Address) else str(ip_network((int(address), SUBSCRIBER), False))
+
+
+class Tally:
+    """Counts what may happen too often for a line each: a line at once, then one a minute with how many there were."""
+
+    def __init__(self, message: str) -> None:
+        self.message = message
+        self.count = 0
+        self.timer: asyncio.TimerHandle | None = None
+        self.newest: dict[str, object] = {}
+
+    def add(self, **newest: object) -> None:
+        self.count += 1
+        self.newest = newest
+        if self.timer is None:
+            self.tell()
+
+    def tell(self) -> None:
+        self.timer = None
+        if self.count:
+            log.warning(self.message, extra={"count": self.count, **self.newest})
+            self.count = 0
+            self.timer = asyncio.get_running_loop().call_later(PERIOD, self.tell)

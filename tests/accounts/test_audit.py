@@ -1,0 +1,78 @@
+"""What is done to an account leaves an audit line: what, whose, of which session, and from where."""
+
+from typing import Any
+
+import httpx
+
+from tests.conftest import StartService
+from tests.support.service import Service
+
+PASSWORD, NEW = "correct horse", "battery staple"
+TOLD = ("severity", "event", "account_id", "session_id", "client", "limit")
+HERE = {"client": "127.0.0.1"}
+
+
+def told(service: Service, answer: httpx.Response) -> dict[str, Any]:
+    """Of the audit line of the request that was answered so."""
+    line = service.wait_for_log(type="audit", request_id=answer.headers["x-request-id"])
+    return {name: line[name] for name in TOLD if name in line}
+
+
+def info(event: str, **more: str) -> dict[str, str]:
+    return {"severity": "INFO", "event": event, **more}
+
+
+def warning(event: str, **more: str) -> dict[str, str]:
+    return {"severity": "WARNING", "event": event, **more}
+
+
+def log_in(service: Service, login: str, password: str = PASSWORD) -> httpx.Response:
+    return service.client.post("/v1/auth/login", json={"login": login, "password": password})
+
+
+def test_what_is_done_to_an_account_is_told(quick_service: Service) -> None:
+    service, client = quick_service, quick_service.client
+    body = {"username": "audited", "email": "audited@example.com", "password": PASSWORD}
+    registered = client.post("/v1/auth/register", json=body)
+    who = {"account_id": registered.json()["id"]}
+    assert told(service, registered) == info("account.registered", **who)
+    assert told(service, log_in(service, "audited", "wrong one")) == warning("login.failed", **who, **HERE)
+    assert told(service, log_in(service, "nobody-here")) == warning("login.failed", **HERE)
+    answer = log_in(service, "audited")
+    account, other = (service.log_in("audited", PASSWORD) for _ in range(2))
+    told_then = told(service, answer)
+    assert told_then.pop("session_id")
+    assert told_then == info("login.succeeded", **who)
+    session = {"session_id": account.session_id}
+
+    changed = client.patch("/v1/auth/me", json={"username": "audited-2"}, headers=account.headers)
+    assert told(service, changed) == info("account.updated", **who)
+    revoked = client.delete(f"/v1/auth/sessions/{other.session_id}", headers=account.headers)
+    assert told(service, revoked) == info("session.revoked", **who, session_id=other.session_id)
+    passwords = {"current_password": "wrong one", "new_password": NEW}
+    refused = client.put("/v1/auth/me/password", json=passwords, headers=account.headers)
+    assert told(service, refused) == warning("password.refused", **who)
+    passwords["current_password"] = PASSWORD
+    changed = client.put("/v1/auth/me/password", json=passwords, headers=account.headers)
+    assert told(service, changed) == info("password.changed", **who)
+
+    refreshed = [client.post("/v1/auth/refresh", json={"refresh_token": account.refresh_token}) for _ in range(2)]
+    assert told(service, refreshed[0]) == info("session.refreshed", **who, **session)
+    assert told(service, refreshed[1]) == warning("refresh.reused", **who, **session)
+    unknown = client.post("/v1/auth/refresh", json={"refresh_token": "brt_nonsense"})
+    assert told(service, unknown) == warning("refresh.failed", **HERE)
+
+    account, other = (service.log_in("audited-2", NEW) for _ in range(2))
+    ended = client.post("/v1/auth/logout", headers=other.headers)
+    assert told(service, ended) == info("logout", **who, session_id=other.session_id)
+    deleted = client.request("DELETE", "/v1/auth/me", json={"password": NEW}, headers=account.headers)
+    assert told(service, deleted) == info("account.deleted", **who)
+
+
+def test_attempts_that_are_limited_are_told(start_quick_service: StartService) -> None:
+    service = start_quick_service(LOGIN_RATE_LIMIT="1/300")
+    body = {"username": "limited", "email": "limited@example.com", "password": PASSWORD}
+    account_id = service.client.post("/v1/auth/register", json=body).json()["id"]
+    answers = [log_in(service, "limited", "wrong one") for _ in range(2)]
+    assert told(service, answers[0])["event"] == "login.failed"
+    assert told(service, answers[1]) == warning("login.limited", account_id=account_id, limit="account")
