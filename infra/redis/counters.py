@@ -16,7 +16,7 @@ MOST = 10_000  # counts that are kept here; the one that began first gives way
 IN_FLIGHT = 60  # seconds after which what is in flight has died with its instance
 BUSY = -1
 BATCH = 1_000  # counts of which Redis is told at once
-DAY = 86_400
+MARK = 60  # seconds that the mark of an instance lives, which sets it again in time
 
 # Each window has two keys: its count, and the weight that is in flight. It begins with the first failure; later ones
 # don't move it. ARGV: for each window first the count that an instance knows, and the milliseconds that are left of it.
@@ -147,7 +147,7 @@ class Counters:
         self.redis = redis
         self.known: dict[str, Known] = {}
         self.life = 1  # of Redis: one that has lost the mark has begun another
-        self.marked = False
+        self.marked_at = 0.0
         self.mark = redis.key(f"counters:{os.urandom(8).hex()}")
         redis.before_use.append(self._remind)
 
@@ -216,10 +216,11 @@ class Counters:
 
     async def _remind(self, client: Client) -> None:
         """Tells Redis of all that it may have lost, or not been there to see: other instances count there, too."""
-        if await client.get(self.mark) is None:
-            self.life += self.marked
-            self.marked = True
-            await client.set(self.mark, b"", ex=DAY)
+        lost = await client.get(self.mark) is None
+        self.life += lost and self.marked_at > 0
+        if lost or time.monotonic() > self.marked_at + MARK / 2:
+            await client.set(self.mark, b"", ex=MARK)
+            self.marked_at = time.monotonic()
         untold = [key for key, known in self.known.items() if known.count and known.life != self.life][:BATCH]
         if untold:
             async with client.pipeline(transaction=False) as pipeline:
