@@ -115,7 +115,11 @@ class Settings:
     secret_key_previous: tuple[str, ...] = variable("", KEYS, "old keys, whose tokens are still accepted")
     access_token_ttl: int = variable("900", COUNT, "seconds an access token lives")
     refresh_token_ttl: int = variable("2592000", COUNT, "seconds a refresh token lives")
+    session_max_age: int = variable("7776000", COUNT, "seconds a session lives at most, however often it is refreshed")
+    max_sessions: int = variable("50", COUNT, "sessions of one account; the one unused longest makes room")
     login_rate_limit: RateLimit = variable("10/300", RATE, "failed attempts / seconds, per account and per client")
+    register_rate_limit: RateLimit = variable("20/3600", RATE, "registrations, changes of names / seconds, per client")
+    refresh_rate_limit: RateLimit = variable("60/60", RATE, "refreshes / seconds, per session")
     reserved_usernames: tuple[str, ...] = variable("", NAMES, "names that nobody can register, whatever their case")
 
     fast: str = variable("on", ON_OFF, "off: nothing bends another package; not from ENV_FILE", from_file=False)

@@ -20,7 +20,12 @@ from tests.support.servers import MariaDB, Redis
 
 SECRET_KEY = "benchmarks " * 4
 PASSWORD = "correct horse battery staple"
-SETTINGS = {"SYS_ENV": "test", "LOGIN_RATE_LIMIT": "100000/300", "SECRET_KEY": SECRET_KEY}
+SETTINGS = {
+    "SYS_ENV": "test",
+    "LOGIN_RATE_LIMIT": "100000/300",
+    "REFRESH_RATE_LIMIT": "10000000/60",
+    "SECRET_KEY": SECRET_KEY,
+}
 ACCOUNTS = 1100  # refreshed by 1,000 connections at once, each one of its own
 SESSIONS = 20  # of each, beside the one whose token is used: a page and one more
 YEAR = 365 * 24 * 3600

@@ -14,7 +14,12 @@ from tests.support.servers import MariaDB, Redis, Server, ServerError
 from tests.support.service import Account, Service, run_app
 from tests.support.sink import Sink
 
-TEST_SETTINGS = {"SYS_ENV": "test", "LOGIN_RATE_LIMIT": "1000/300"}
+TEST_SETTINGS = {
+    "SYS_ENV": "test",
+    "LOGIN_RATE_LIMIT": "1000/300",  # only with accounts
+    "REGISTER_RATE_LIMIT": "100000/300",  # only with accounts
+    "REFRESH_RATE_LIMIT": "1000/60",  # only with accounts
+}
 EVENTS_TOKEN = "a-token-that-other-services-have"
 RAN_AGAINST: dict[str, str] = {}
 LIMIT = 900  # seconds for a test and what it starts: what builds an image on a busy machine needs half of them
@@ -22,7 +27,7 @@ LIMIT = 900  # seconds for a test and what it starts: what builds an image on a 
 # What `make test-quick` leaves out: whatever starts a server, a browser or a service of its own, and what else is slow.
 SLOW = re.compile(
     r"/tests/(deploy|fast|faults|image|project)/"
-    r"|/test_(docs|errors|log_pipelines|make|mysql_login|outbox|pools|sign_in_limits|start|tls)\.py$"
+    r"|/test_(docs|errors|hash_queue|limits|log_pipelines|make|mysql_login|outbox|pools|sign_in_limits|start|tls)\.py$"
 )
 STARTS = re.compile("mariadb|mysql|redis|migrated|start_service|QuickService|Browser|MariaDB|Redis")
 

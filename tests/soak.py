@@ -27,7 +27,13 @@ from tests.support.servers import MariaDB, Redis
 from tests.support.service import Service, parse, run_app
 
 Environment = dict[str, str]
-SETTINGS = {**TEST_SETTINGS, "LOGIN_RATE_LIMIT": "1000000/300", "SECRET_KEY": "one key for every start of the service"}
+SETTINGS = {
+    **TEST_SETTINGS,
+    "LOGIN_RATE_LIMIT": "1000000/300",
+    "REGISTER_RATE_LIMIT": "100000000/300",
+    "REFRESH_RATE_LIMIT": "1000000/60",
+    "SECRET_KEY": "one key for every start of the service",
+}
 FAULT_LASTS = 4  # seconds
 BACK_WITHIN = 5  # seconds
 LIVE_WITHIN = 0.25  # seconds

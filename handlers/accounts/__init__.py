@@ -42,7 +42,9 @@ async def open_accounts(state: State, cost: Cost = OWASP) -> AsyncIterator[dict[
         for counting in (passwords, cached):
             state.registry.register(counting.collect)
         yield {
-            "limits": SignInLimits(state.redis, settings.login_rate_limit),
+            "limits": SignInLimits(
+                state.redis, state.refusals, settings.login_rate_limit, settings.register_rate_limit
+            ),
             "passwords": passwords,
             "sessions": cached,
             "token_keys": TokenKeys(

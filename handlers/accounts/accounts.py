@@ -7,16 +7,19 @@ from msgspec import UNSET, Struct, UnsetType
 
 from handlers.accounts.names import Email, Username, clean_email, clean_username, email_key, unique_key
 from handlers.accounts.password_rules import NewPassword, Password, check_new_password
+from handlers.accounts.passwords import Purpose, Who
 from handlers.accounts.principal import Account, AccountRow, Principal, account_of, name_account
 from handlers.accounts.state import Request
 from infra.base.ids import new_id
 from infra.base.times import now_ms, utc
 from infra.http.bodies import invalid_fields
+from infra.http.clients import network
 from infra.http.operations import operation
 from infra.http.problems import FieldError, Problem, Unauthorized
 from infra.logs import get_logger
 from settings import EVENTS
 
+NAMING = {409: "the username or the email is taken", 429: "too many names were tried"}
 WRONG_PASSWORD = {403: "the password is wrong", 429: "too many wrong passwords"}
 
 ACCOUNT_DELETED = "account.deleted"  # the hooks that delete what other parts keep of an account, with its id
@@ -52,10 +55,16 @@ class Deleted(Struct):
 
 
 # end only
-@operation(201, problems={409: "the username or the email is taken"})
+@operation(201, problems=NAMING)
 async def register(request: Request, body: Registration) -> Account:
     """Make an account."""
-    username, email, password_hash = await checked(request, body)
+    client = network(client_address(request))
+    async with request.state.limits.naming(client):
+        username, email, password_hash = await checked(request, body, Who(client, Purpose.REGISTRATION))
+        return await add_account(request, username, email, password_hash)
+
+
+async def add_account(request: Request, username: str, email: str, password_hash: str) -> Account:
     now = now_ms()
     account = Account(new_id(), username, email, utc(now), utc(now))
     values = {
@@ -83,7 +92,7 @@ async def register(request: Request, body: Registration) -> Account:
     return account
 
 
-async def checked(request: Request, body: Registration) -> tuple[str, str, str]:
+async def checked(request: Request, body: Registration, who: Who) -> tuple[str, str, str]:
     """The username and the email as they are kept, and the password's hash. Raises a 422 Problem."""
     settings = request.state.settings
     names = (body.username, body.email, email_key(body.email), settings.name)
@@ -94,7 +103,7 @@ async def checked(request: Request, body: Registration) -> tuple[str, str, str]:
             "password": partial(check_new_password, body.password, names),
         }
     )
-    return right["username"], right["email"], await request.state.passwords.hash(body.password)
+    return right["username"], right["email"], await request.state.passwords.hash(body.password, who)
 
 
 @operation()
@@ -103,7 +112,7 @@ async def read_me(request: Request, principal: Principal) -> Account:
     return principal.account
 
 
-@operation(problems={409: "the username or the email is taken"})
+@operation(problems=NAMING)
 async def update_me(request: Request, principal: Principal, body: AccountChanges) -> Account:
     """Change the username or the email; what the body doesn't name stays."""
     reserved, checks = request.state.settings.reserved_usernames, dict[str, Callable[[], str]]()
@@ -113,7 +122,10 @@ async def update_me(request: Request, principal: Principal, body: AccountChanges
         checks["email"] = partial(clean_email, body.email)
     right = all_right(checks)
     username, email = right.get("username"), right.get("email")
-    async with request.state.database.transaction() as transaction:
+    async with (
+        request.state.limits.naming(network(client_address(request)), principal.account.id),
+        request.state.database.transaction() as transaction,
+    ):
         await transaction.execute(
             "UPDATE accounts SET username = COALESCE(:username, username), email = COALESCE(:email, email),"
             " username_key = COALESCE(:username_key, username_key), email_key = COALESCE(:email_key, email_key),"
@@ -148,6 +160,7 @@ async def delete_me(request: Request, principal: Principal, body: Confirmation) 
         deleted = await transaction.execute("DELETE FROM accounts WHERE id = :account_id", values)
         await transaction.execute("DELETE FROM sessions WHERE account_id = :account_id", values)
         await transaction.execute("DELETE FROM refresh_tokens WHERE account_id = :account_id", values)
+        await transaction.execute("DELETE FROM known_clients WHERE account_id = :account_id", values)
         for hook in request.state.hooks[ACCOUNT_DELETED]:
             await hook(transaction, account_id)
         # only with events:
@@ -168,7 +181,8 @@ async def change_password(request: Request, principal: Principal, body: Password
     current_hash = await confirm_password(request, principal, body.current_password)
     await check_own_password(request, principal, body.new_password)
     values = {"account_id": principal.account.id, "session_id": principal.session_id}
-    new_hash = await request.state.passwords.hash(body.new_password)
+    client = network(client_address(request))
+    new_hash = await request.state.passwords.hash(body.new_password, Who(client, known=True))
     async with request.state.database.transaction() as transaction:
         changed = await transaction.execute(
             "UPDATE accounts SET password_hash = :new_hash, updated_at = :now"
@@ -181,6 +195,10 @@ async def change_password(request: Request, principal: Principal, body: Password
             )
             await transaction.execute(
                 "DELETE FROM refresh_tokens WHERE account_id = :account_id AND session_id <> :session_id", values
+            )
+            await transaction.execute(  # who knew the old one is a stranger again
+                "DELETE FROM known_clients WHERE account_id = :account_id AND network <> :network",
+                values | {"network": client},
             )
     await request.state.sessions.forget_account(principal.account.id)
     if not changed:
@@ -206,8 +224,9 @@ async def confirm_password(request: Request, principal: Principal, password: str
     if not row:
         raise Unauthorized("the account has been deleted", "invalid_token")
     [password_hash] = row
-    async with state.limits.attempt(principal.account.id, client_address(request)):
-        if not await state.passwords.verify(password, password_hash):
+    client = network(client_address(request))
+    async with state.limits.confirmation(principal.account.id, principal.session_id, client):
+        if not await state.passwords.verify(password, password_hash, Who(client, known=True)):
             audit.warning("wrong password", extra={"event": "password.refused"})
             raise Problem(403, "the password is wrong")
     return str(password_hash)

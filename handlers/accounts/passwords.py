@@ -1,20 +1,30 @@
-"""Password hashes: scrypt, off the event loop, at most as many at once as there are cores."""
+"""Password hashes: scrypt, off the event loop, at most as many at once as there are cores.
+
+The others queue. Log-ins come before registrations, and among those the client address that had the fewest hashes
+lately: one that asks for many waits for itself, and when the queue is full it is the one that is turned away.
+"""
 
 import asyncio
 import base64
+import bisect
 import hashlib
 import hmac
 import math
 import os
 import time
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from enum import IntEnum
 from functools import partial
+from itertools import count
 from pathlib import Path
-from typing import NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from infra.base.errors import Unavailable
+from infra.http.clients import site
 from infra.metrics.counters import Family
 
 SALT_BYTES = 16
@@ -24,8 +34,37 @@ QUEUE_TIMEOUT = 5  # seconds that one may wait for its turn, however slow the co
 HASH_SECONDS = 0.1  # until the first has told how long one takes here
 CGROUP_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
-Parameters = ParamSpec("Parameters")
+LATELY = 60  # seconds that a client's hashes count against its next one
+BUSY = "too many sign-ins at once"
+
 Result = TypeVar("Result")
+
+
+class Purpose(IntEnum):
+    """What a hash is for; the lowest comes first."""
+
+    SIGN_IN = 0
+    REGISTRATION = 1
+
+
+class Who(NamedTuple):
+    """For whom a hash is made. `known`: to the account; it comes before another that had as few hashes lately."""
+
+    client: str
+    purpose: Purpose = Purpose.SIGN_IN
+    known: bool = False
+
+
+@dataclass(order=True, slots=True)
+class Turn:
+    """A hash that waits, ordered as they come."""
+
+    purpose: Purpose
+    lately: int  # hashes that the client had before this one
+    stranger: bool
+    number: int
+    client: str = field(compare=False)
+    started: asyncio.Future[None] = field(compare=False)
 
 
 class Cost(NamedTuple):
@@ -52,50 +91,98 @@ class Passwords:
         self.unknown = phc_string(cost, bytes(SALT_BYTES), bytes(32))
         self.cores = available_cores()
         self.executor = ThreadPoolExecutor(self.cores, thread_name_prefix="scrypt")
-        self.pending = 0
+        self.running = 0
+        self.queue: list[Turn] = []  # sorted
+        self.numbers = count()
+        self.lately, self.before = Counter[str](), Counter[str]()  # hashes by client, in this while and the last one
+        self.turned_over = time.monotonic()
         self.hash_seconds = HASH_SECONDS
 
-    async def hash(self, password: str) -> str:
+    async def hash(self, password: str, who: Who) -> str:
         """A PHC string: `$scrypt$ln=15,r=8,p=3$salt$hash`.
 
         Raises Unavailable when too many are waiting already.
         """
-        return await self._run(scrypt_hash, password, self.cost)
+        return await self._run(who, partial(scrypt_hash, password, self.cost))
 
-    async def verify(self, password: str, password_hash: str | None) -> bool:
+    async def verify(self, password: str, password_hash: str | None, who: Who) -> bool:
         """Whether the password matches; with no hash (an unknown account) it takes as long and is False."""
-        return await self._run(scrypt_verify, password, password_hash or self.unknown) and password_hash is not None
+        right = await self._run(who, partial(scrypt_verify, password, password_hash or self.unknown))
+        return right and password_hash is not None
 
     def needs_rehash(self, password_hash: str) -> bool:
         """Whether the hash was made at another cost than today's."""
         return password_hash.split("$")[2] != str(self.cost)
 
     def collect(self) -> Iterator[Family]:
-        running = min(self.pending, self.cores)
         yield Family(
             "gauge",
             "{service}_password_hashes",
             "Password hashes at work, and waiting for a core",
-            [({"state": "running"}, running), ({"state": "queued"}, self.pending - running)],
+            [({"state": "running"}, self.running), ({"state": "queued"}, len(self.queue))],
         )
 
-    async def _run(
-        self, function: Callable[Parameters, Result], *args: Parameters.args, **kwargs: Parameters.kwargs
-    ) -> Result:
-        turn_in = (self.pending / self.cores - 1) * self.hash_seconds
-        if self.pending >= self.cores * (1 + QUEUE_PER_CORE) or turn_in > self.queue_timeout:
-            raise Unavailable("too many sign-ins at once", f"{self.pending} password hashes are waiting")
-        self.pending += 1
-        future = self.executor.submit(self._measure, partial(function, *args, **kwargs))
+    async def _run(self, who: Who, compute: Callable[[], Result]) -> Result:
+        await self._turn(who)
+        future = self.executor.submit(self._measure, compute)
+        loop = asyncio.get_running_loop()
+        future.add_done_callback(lambda _: loop.is_closed() or loop.call_soon_threadsafe(self._end))
+        return await asyncio.wrap_future(future)
+
+    async def _turn(self, who: Who) -> None:
+        """Returns when a core is there for it. Raises Unavailable when there is none in time."""
+        client = site(who.client) or who.client  # a /48 has no share for each of its 65,536 networks
+        turn = Turn(who.purpose, self._count(client), not who.known, next(self.numbers), client, new_future())
+        if self.running < self.cores:
+            self.running += 1
+            return
+        self._enqueue(turn)
         try:
-            hashing = asyncio.wrap_future(future)
-            await asyncio.wait([hashing], timeout=self.queue_timeout)
-            if future.cancel():  # it has not begun
-                raise Unavailable("too many sign-ins at once", f"no free core within {self.queue_timeout} s")
-            return await hashing
+            async with asyncio.timeout(self.queue_timeout):
+                await turn.started
+        except (TimeoutError, asyncio.CancelledError) as error:
+            if turn.started.done() and not turn.started.cancelled():  # its turn had come at this very moment
+                self._end()
+            if isinstance(error, TimeoutError):
+                raise Unavailable(BUSY, f"no free core within {self.queue_timeout} s") from None
+            raise
         finally:
-            future.cancel()
-            self.pending -= 1
+            self._leave(turn)
+
+    def _count(self, client: str) -> int:
+        """Counts one more hash of the client: those that it had lately, before this one."""
+        if time.monotonic() - self.turned_over > LATELY:
+            self.turned_over = time.monotonic()
+            self.lately, self.before = Counter(), self.lately
+        self.lately[client] += 1
+        return self.lately[client] + self.before[client] - 1
+
+    def _enqueue(self, turn: Turn) -> None:
+        """Raises Unavailable when it would wait too long; when the queue is full, the last one has to go."""
+        position = bisect.bisect(self.queue, turn)
+        if position / self.cores * self.hash_seconds > self.queue_timeout or position >= self.cores * QUEUE_PER_CORE:
+            self.lately[turn.client] -= 1
+            raise Unavailable(BUSY, f"{len(self.queue)} password hashes are waiting")
+        self.queue.insert(position, turn)
+        if len(self.queue) > self.cores * QUEUE_PER_CORE:
+            last = self.queue.pop()
+            self.lately[last.client] -= 1
+            last.started.set_exception(Unavailable(BUSY, f"{len(self.queue)} password hashes are waiting"))
+
+    def _leave(self, turn: Turn) -> None:
+        """One that never had its turn has had no hash either."""
+        if turn in self.queue:
+            self.queue.remove(turn)
+            self.lately[turn.client] -= 1
+
+    def _end(self) -> None:
+        """A core is free: the next one has its turn."""
+        while self.queue:
+            turn = self.queue.pop(0)
+            if not turn.started.done():
+                turn.started.set_result(None)
+                return
+        self.running -= 1
 
     def _measure(self, compute: Callable[[], Result]) -> Result:
         started = time.monotonic()
@@ -106,6 +193,10 @@ class Passwords:
 
     def close(self) -> None:
         self.executor.shutdown(wait=False, cancel_futures=True)
+
+
+def new_future() -> asyncio.Future[Any]:
+    return asyncio.get_running_loop().create_future()
 
 
 def scrypt_hash(password: str, cost: Cost) -> str:

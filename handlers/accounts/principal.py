@@ -8,11 +8,14 @@ from msgspec import Meta
 from handlers.accounts.state import AccountsState, Request
 from handlers.accounts.tokens import AccessToken
 from infra.base.ids import Id
+from infra.base.kinds import RateLimit
 from infra.base.times import Time, now_ms, utc
 from infra.http.parts import Reader
 from infra.http.problems import Unauthorized
 from infra.http.service_tokens import authorization
 from infra.logs import name_user
+
+WRONG_TOKENS = 20  # times LOGIN_RATE_LIMIT: of each kind, from one address
 
 
 class Account(msgspec.Struct):
@@ -46,6 +49,8 @@ async def authenticate(request: Request, _: Any = None) -> Principal:
         raise Unauthorized("a bearer token is needed")
     token = state.token_keys.verify(credentials)
     if not token:
+        if not state.token_keys.has_signed(credentials):
+            await count_wrong_token(request, "access token")
         raise Unauthorized("the access token is invalid or has expired", "invalid_token")
     name_account(token.account_id)
     account = await live_account(state, token)
@@ -56,7 +61,7 @@ async def authenticate(request: Request, _: Any = None) -> Principal:
 
 PRINCIPAL = Reader(
     authenticate,
-    problems={401: "no access token of a live session"},
+    problems={401: "no access token of a live session", 429: "too many wrong tokens"},
     security={
         "access_token": {
             "type": "http",
@@ -66,6 +71,12 @@ PRINCIPAL = Reader(
         }
     },
 )
+
+
+async def count_wrong_token(request: Request, kind: str) -> None:
+    """One that we never made. Raises a 429 Problem when too many came from this address; right ones pass."""
+    attempts, seconds = request.state.settings.login_rate_limit
+    await request.state.refusals.count(request, kind, RateLimit(attempts * WRONG_TOKENS, seconds))
 
 
 async def live_account(state: AccountsState, token: AccessToken) -> Account | None:

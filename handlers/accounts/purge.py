@@ -13,6 +13,7 @@ async def purge_sessions(database: Database, settings: Settings) -> None:
     deleted = {
         "sessions": await delete_expired(database, "sessions", "account_id, id"),
         "refresh_tokens": await delete_expired(database, "refresh_tokens", "token_hash"),
+        "known_clients": await delete_expired(database, "known_clients", "account_id, network"),
         "received_events": await delete_expired(database, "received_events", "event_key"),  # only with events
     }
     log.info("expired sessions purged", extra=deleted)

@@ -3,27 +3,33 @@
 Whoever changes several rows locks them in the order account, session, refresh token.
 """
 
-import hashlib
 from typing import Annotated, Literal, NamedTuple
 
 from msgspec import Meta, Struct
 
 from handlers.accounts.accounts import client_address
+from handlers.accounts.known_clients import remember_client
 from handlers.accounts.names import SENT_MAX, login_key
 from handlers.accounts.password_rules import Password
-from handlers.accounts.principal import Account, AccountRow, Principal, account_of, name_account
+from handlers.accounts.passwords import Who
+from handlers.accounts.principal import Account, AccountRow, Principal, account_of, count_wrong_token, name_account
 from handlers.accounts.state import AccountsState, Request
 from handlers.accounts.tokens import new_refresh_token, refresh_token_hash
 from infra.base.ids import Id, new_id
 from infra.base.times import Time, now_ms, utc
+from infra.http.clients import network
 from infra.http.openapi import ASKED_FOR
 from infra.http.operations import operation
 from infra.http.pages import Page, PageQuery, page_of
 from infra.http.problems import Problem, Unauthorized
 from infra.logs import get_logger
+from infra.redis.counters import Window
 from infra.sql.database import Connection
 
 USER_AGENT_MAX = 512  # characters, as the column is wide
+SPENT_TOKENS = 5  # of a session, the newest, that are kept to see when one is used again
+MANY_TOKENS = 10  # of a session, when the older ones are deleted
+MOST_AT_ONCE = 100  # sessions that make room for a new one
 
 audit = get_logger("audit")
 
@@ -67,6 +73,18 @@ class Tokens(Struct):
 class Credentials(NamedTuple):
     account: AccountRow
     password_hash: str
+    known_until: int | None  # the client, to the account
+
+
+class RefreshTokenRow(NamedTuple):
+    id: str
+    username: str
+    email: str
+    created_at: int
+    updated_at: int
+    session_id: str
+    session_created_at: int
+    tokens: int  # that the session has, spent ones too
 
 
 class Session(Struct):
@@ -83,31 +101,43 @@ class Session(Struct):
 async def log_in(request: Request, body: Login) -> Tokens:
     """Start a session."""
     state = request.state
+    client = network(client_address(request))
     column, key = login_key(body.login)
-    row = await state.database.fetch_one(
-        f"SELECT id, username, email, created_at, updated_at, password_hash FROM accounts WHERE {column} = :key",  # noqa: S608
-        {"key": key},
-    )
-    found = Credentials(AccountRow(*row[:-1]), row[-1]) if row else None
+    found = await find_credentials(state, column, key, client)
     if found:
         name_account(found.account.id)
-    counted = found.account.id if found else hashlib.sha256(key.encode()).hexdigest()
-    async with state.limits.attempt(counted, client_address(request)):
-        right = await state.passwords.verify(body.password, found.password_hash if found else None)
-        if not found or not right:
+    known = bool(found and found.known_until and found.known_until > now_ms())
+    who = Who(client, known=known)
+    async with state.limits.sign_in(key, found.account.id if found else None, client, known=known) as guess:
+        right = await state.passwords.verify(body.password, found.password_hash if found else None, who)
+        if not found or not right or not guess.looked_at:
             audit.warning("login failed", extra={"event": "login.failed", "client": client_address(request)})
             raise Unauthorized("wrong login or password")
     account, old_hash = account_of(found.account), found.password_hash
-    new_hash = await state.passwords.hash(body.password) if state.passwords.needs_rehash(old_hash) else old_hash
+    rehash = state.passwords.needs_rehash(old_hash)
+    new_hash = await state.passwords.hash(body.password, who) if rehash else old_hash
     session_id, refresh_token = await start_session(request, account.id, password_hash=old_hash, new_hash=new_hash)
+    await remember_client(state.database, account.id, client, found.known_until)
     audit.info("logged in", extra={"event": "login.succeeded", "session_id": session_id})
     return tokens(state, account, session_id, refresh_token)
+
+
+async def find_credentials(state: AccountsState, column: str, key: str, client: str) -> Credentials | None:
+    """Of the account with that name or address; `client` is a network."""
+    row = await state.database.fetch_one(
+        "SELECT a.id, a.username, a.email, a.created_at, a.updated_at, a.password_hash, k.expires_at FROM accounts a"  # noqa: S608
+        " LEFT JOIN known_clients k ON k.account_id = a.id AND k.network = :network"
+        f" WHERE a.{column} = :key",
+        {"key": key, "network": client},
+    )
+    return Credentials(AccountRow(*row[:-2]), *row[-2:]) if row else None
 
 
 async def start_session(request: Request, account_id: str, *, password_hash: str, new_hash: str) -> tuple[str, str]:
     """The new session's id and refresh token; a 401 when the password was changed since it was looked at."""
     now, session_id = now_ms(), new_id()
-    expires_at = now + request.state.settings.refresh_token_ttl * 1000
+    settings = request.state.settings
+    expires_at = now + min(settings.refresh_token_ttl, settings.session_max_age) * 1000
     session = {
         "account_id": account_id,
         "session_id": session_id,
@@ -116,6 +146,7 @@ async def start_session(request: Request, account_id: str, *, password_hash: str
         "client": client_address(request),
         "user_agent": request.headers.get("user-agent", "")[:USER_AGENT_MAX],
     }
+    displaced: list[str] = []
     async with request.state.database.transaction() as transaction:
         unchanged = await transaction.execute(
             "UPDATE accounts SET last_login_at = :now, password_hash = :new_hash"
@@ -129,9 +160,29 @@ async def start_session(request: Request, account_id: str, *, password_hash: str
                 session,
             )
             refresh_token = await add_refresh_token(transaction, account_id, session_id, expires_at)
+            displaced = await make_room(transaction, account_id, session_id, settings.max_sessions)
     if not unchanged:
         raise Unauthorized("wrong login or password")
+    for ended in displaced:
+        await request.state.sessions.forget_session(account_id, ended)
+        audit.info("session made room", extra={"event": "session.displaced", "session_id": ended})
     return session_id, refresh_token
+
+
+async def make_room(transaction: Connection, account_id: str, newest: str, most: int) -> list[str]:
+    """Ends the sessions that are one too many: the expired ones, then those unused longest. Their ids."""
+    values = {"account_id": account_id}
+    [[number]] = await transaction.fetch_all("SELECT COUNT(*) FROM sessions WHERE account_id = :account_id", values)
+    if number <= most:
+        return []
+    rows = await transaction.fetch_all(
+        "SELECT expires_at > :now, last_used_at, id FROM sessions WHERE account_id = :account_id AND id <> :newest",
+        values | {"now": now_ms(), "newest": newest},
+    )
+    displaced = [session_id for _, _, session_id in sorted(rows)[: min(number - most, MOST_AT_ONCE)]]
+    for session_id in displaced:
+        await end_session(transaction, account_id, session_id)
+    return displaced
 
 
 async def add_refresh_token(transaction: Connection, account_id: str, session_id: str, expires_at: int) -> str:
@@ -154,7 +205,7 @@ def tokens(state: AccountsState, account: Account, session_id: str, refresh_toke
     return Tokens(access_token, refresh_token, "Bearer", state.token_keys.ttl, account)
 
 
-@operation(problems={401: "the refresh token is invalid, expired or spent"})
+@operation(problems={401: "the refresh token is invalid, expired or spent", 429: "too many refreshes, or wrong tokens"})
 async def refresh(request: Request, body: Refresh) -> Tokens:
     """Exchange a refresh token for a new pair of tokens.
 
@@ -163,17 +214,22 @@ async def refresh(request: Request, body: Refresh) -> Tokens:
     state = request.state
     token_hash = refresh_token_hash(body.refresh_token)
     row = await state.database.fetch_one(
-        "SELECT a.id, a.username, a.email, a.created_at, a.updated_at, t.session_id FROM refresh_tokens t"
-        " JOIN accounts a ON a.id = t.account_id WHERE t.token_hash = :token_hash AND t.expires_at > :now",
+        "SELECT a.id, a.username, a.email, a.created_at, a.updated_at, t.session_id, s.created_at,"
+        " (SELECT COUNT(*) FROM refresh_tokens o WHERE o.account_id = t.account_id AND o.session_id = t.session_id)"
+        " FROM refresh_tokens t JOIN accounts a ON a.id = t.account_id"
+        " JOIN sessions s ON s.account_id = t.account_id AND s.id = t.session_id"
+        " WHERE t.token_hash = :token_hash AND t.expires_at > :now",
         {"token_hash": token_hash, "now": now_ms()},
+        into=RefreshTokenRow,
     )
-    if not row:
-        audit.warning("refresh failed", extra={"event": "refresh.failed", "client": client_address(request)})
+    expires_at = row and session_end(state, row.session_created_at)
+    if not row or not expires_at:
+        await count_wrong_token(request, "refresh token")
         raise Unauthorized("the refresh token is invalid or has expired")
-    *columns, session_id = row
-    account = account_of(AccountRow(*columns))
+    account, session_id = account_of(AccountRow(*row[:5])), row.session_id
     name_account(account.id)
-    refresh_token = await rotate(state, account.id, session_id, token_hash)
+    await count_refresh(request, account.id, session_id)
+    refresh_token = await rotate(state, row, token_hash, expires_at)
     if not refresh_token:
         await state.sessions.forget_session(account.id, session_id)
         audit.warning("refresh token used twice", extra={"event": "refresh.reused", "session_id": session_id})
@@ -182,11 +238,26 @@ async def refresh(request: Request, body: Refresh) -> Tokens:
     return tokens(state, account, session_id, refresh_token)
 
 
-async def rotate(state: AccountsState, account_id: str, session_id: str, token_hash: str) -> str | None:
+def session_end(state: AccountsState, created_at: int) -> int | None:
+    """When a session ends that is used now, in Unix milliseconds; None when it is too old already."""
+    settings, now = state.settings, now_ms()
+    end = min(now + settings.refresh_token_ttl * 1000, created_at + settings.session_max_age * 1000)
+    return end if end > now else None
+
+
+async def count_refresh(request: Request, account_id: str, session_id: str) -> None:
+    """Raises a 429 Problem when the session was refreshed too often; its token isn't spent then."""
+    attempts, seconds = request.state.settings.refresh_rate_limit
+    key = request.state.redis.key(account_id, f"refreshes:{session_id}")
+    if wait := await request.state.limits.counters.take(Window(key, attempts, seconds)):
+        request.state.refusals.tell("refresh.limited", network(client_address(request)), "refreshes limited")
+        raise Problem(429, "too many refreshes of this session", headers={"Retry-After": str(wait)})
+
+
+async def rotate(state: AccountsState, row: RefreshTokenRow, token_hash: str, expires_at: int) -> str | None:
     """The refresh token that replaces a spent one; None, and the session has ended, when it was spent before."""
-    now = now_ms()
-    expires_at = now + state.settings.refresh_token_ttl * 1000
-    values = {"account_id": account_id, "session_id": session_id, "now": now, "expires_at": expires_at}
+    now, session_id = now_ms(), row.session_id
+    values = {"account_id": row.id, "session_id": session_id, "now": now, "expires_at": expires_at}
     async with state.database.transaction() as transaction:
         # The session's row is locked first: of two uses at the same instant the second one sees the first.
         # It lives as long as its newest token. To ask for expires_at would let MySQL lock its way along that index.
@@ -200,9 +271,26 @@ async def rotate(state: AccountsState, account_id: str, session_id: str, token_h
             {"now": now, "token_hash": token_hash},
         )
         if unspent:
-            return await add_refresh_token(transaction, account_id, session_id, expires_at)
-        await end_session(transaction, account_id, session_id)
+            if row.tokens > MANY_TOKENS:
+                await forget_spent_tokens(transaction, row.id, session_id)
+            return await add_refresh_token(transaction, row.id, session_id, expires_at)
+        await end_session(transaction, row.id, session_id)
     return None
+
+
+async def forget_spent_tokens(transaction: Connection, account_id: str, session_id: str) -> None:
+    """But for the newest few: a session that is refreshed again and again must not grow."""
+    values = {"account_id": account_id, "session_id": session_id}
+    rows = await transaction.fetch_all(
+        "SELECT spent_at FROM refresh_tokens"
+        " WHERE account_id = :account_id AND session_id = :session_id AND spent_at IS NOT NULL",
+        values,
+    )
+    newest = sorted((spent_at for [spent_at] in rows), reverse=True)[:SPENT_TOKENS]
+    await transaction.execute(
+        "DELETE FROM refresh_tokens WHERE account_id = :account_id AND session_id = :session_id AND spent_at < :oldest",
+        values | {"oldest": newest[-1]},
+    )
 
 
 async def end_session(transaction: Connection, account_id: str, session_id: str) -> bool:

@@ -1,102 +1,144 @@
-"""Rate limits on failed sign-ins: shared through Redis, per instance without it."""
+"""How often a password may be guessed, and a name asked for: shared through Redis, per instance without it.
 
-import ipaddress
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+docs/security.md has the rule, and the guessing rate that it leaves.
+"""
 
+import asyncio
+import hashlib
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, NamedTuple
+
+from infra.base.errors import Duplicate, Unavailable
 from infra.base.kinds import RateLimit
+from infra.http.clients import site
 from infra.http.problems import Problem
-from infra.logs import get_logger
+from infra.http.refusals import Refusals
+from infra.redis.counters import Counters, Place, Window
 from infra.redis.store import Store
 
-LOCAL_COUNTERS = 10_000  # at most so many without Redis; the one that ends first gives way
+STRANGERS = 5  # times the limit: failures at one name from all clients that its account doesn't know
+ADDRESS = 10  # times the limit: what one address may weigh
+ANOTHER_NAME = 5  # the weight of the first failure at a name; the next ones weigh 1
+SITE = 8  # times what an address has: an IPv6 /48
+WAIT = 10  # seconds that one may wait until an attempt in flight ends
+WAITING = 64  # at most, for the same
+POLL = 0.05  # seconds
 REFUSALS = (401, 403)
 
-# The window starts with the first attempt and isn't moved by later ones. A refused attempt isn't counted.
-# ARGV: attempts, seconds.
-COUNT = """
-local count = tonumber(redis.call('GET', KEYS[1]) or '0')
-if count >= tonumber(ARGV[1]) then return math.max(1, redis.call('TTL', KEYS[1])) end
-if redis.call('INCR', KEYS[1]) == 1 then redis.call('EXPIRE', KEYS[1], ARGV[2]) end
-return 0
-"""
-# Never below none: the attempt may have been counted in a window that has ended.
-UNCOUNT = "if tonumber(redis.call('GET', KEYS[1]) or '0') > 0 then redis.call('DECR', KEYS[1]) end return 0"
 
-audit = get_logger("audit")
+AFRESH = -1
+
+
+class Guess(NamedTuple):
+    """An attempt at a password. `looked_at`: whether it may be right."""
+
+    looked_at: bool
 
 
 class SignInLimits:
-    """Counts an attempt before its password is looked at, so that many at once can't slip through together."""
+    """An attempt takes its place before its password is looked at, so that many at once can't slip through together."""
 
-    def __init__(self, redis: Store, limit: RateLimit) -> None:
-        self.redis = redis
-        self.limit = limit
-        self.local: dict[str, tuple[int, float]] = {}  # key: count, end of the window (monotonic seconds)
+    def __init__(self, redis: Store, refusals: Refusals, sign_ins: RateLimit, names: RateLimit) -> None:
+        self.key = redis.key
+        self.counters = Counters(redis)
+        self.refusals = refusals
+        self.sign_ins = sign_ins
+        self.names = names
+        self.turns: dict[str, asyncio.Lock] = {}
+        self.waiting = Counter[str]()
 
     @asynccontextmanager
-    async def attempt(self, account: str, client: str) -> AsyncIterator[None]:
-        """Wraps the check of one password.
+    async def sign_in(self, login: str, account_id: str | None, client: str, *, known: bool) -> AsyncIterator[Guess]:
+        """Wraps the check of one password. `login` is the name as it is compared, `client` a network.
 
-        The attempt stays counted when the block raises a 401 or 403. Success starts the account's count afresh, but not
-        the address's: one good account must not buy guesses at others. Raises a 429 Problem with Retry-After.
+        The attempt is counted when the block raises a 401 or 403. Success starts the client's count at this account
+        afresh, and no other: one good account must not buy guesses at others. Raises a 429 Problem with Retry-After.
         """
-        keys = {"account": self.redis.key(account, "attempts"), "client": self.redis.key(network(client), "attempts")}
-        for name, key in keys.items():
-            seconds = await self._count(key)
-            if seconds:
-                if name == "client":  # or a limited address could go on to use up every account's attempts
-                    await self._uncount(keys["account"])
-                audit.warning("sign-in attempts limited", extra={"event": "login.limited", "limit": name})
-                raise Problem(429, "too many failed attempts", headers={"Retry-After": str(seconds)})
-        try:
+        name = hashlib.sha256(login.encode()).hexdigest()
+        own = self._window(client, f"sign-ins:{name}")
+        # All names of an account have one count here, but it refuses without a word: a 429 would tell whose they are.
+        account = self._window(client, f"sign-ins:of:{account_id or name}", refuses=False)
+        address = self._window(client, "sign-ins", ADDRESS, first=ANOTHER_NAME, refuses=not known)
+        around = site(client)
+        async with AsyncExitStack() as stack:
+            turn = own.key if known else client  # a known one doesn't wait behind the strangers of its address
+            place = await stack.enter_async_context(
+                self._place(client, [own, account, address], (AFRESH, AFRESH, 0), turn)
+            )
+            if not known:
+                strangers = self._window(name, "strangers", STRANGERS)
+                await stack.enter_async_context(self._place(client, [strangers], (0,)))
+            if around:
+                weight = place.weights[2]
+                wider = self._window(around, "sign-ins", ADDRESS * SITE, weight=weight, first=weight, refuses=not known)
+                await stack.enter_async_context(self._place(client, [wider], (0,)))
+            yield Guess(looked_at=place.waits[1] <= 0)
+
+    @asynccontextmanager
+    async def confirmation(self, account_id: str, session_id: str, client: str) -> AsyncIterator[None]:
+        """Wraps the check of a password that a session was asked for: its own count, whatever happens elsewhere."""
+        window = self._window(account_id, f"confirmations:{session_id}")
+        async with self._place(client, [window], (AFRESH,)):
             yield
-        except BaseException as error:
-            if not (isinstance(error, Problem) and error.status in REFUSALS):
-                await self._uncount(keys["account"])
-                await self._uncount(keys["client"])
+
+    @asynccontextmanager
+    async def naming(self, client: str, account_id: str = "") -> AsyncIterator[None]:
+        """Wraps a registration or a change of names: its answer tells whether a name is taken. Raises a 429 Problem."""
+        attempts, seconds = self.names
+        limits = {client: attempts, site(client): attempts * SITE, account_id: attempts}
+        async with AsyncExitStack() as stack:
+            for tag, limit in limits.items():
+                if tag:
+                    window = Window(self.key(tag, "names"), limit, seconds)
+                    await stack.enter_async_context(self._place(client, [window], (1,)))
+            yield
+
+    def _window(self, tag: str, name: str, times: int = 1, **options: Any) -> Window:
+        attempts, seconds = self.sign_ins
+        return Window(self.key(tag, name), attempts * times, seconds, **options)
+
+    @asynccontextmanager
+    async def _place(
+        self, client: str, windows: Sequence[Window], success: Sequence[int], turn: str = ""
+    ) -> AsyncIterator[Place]:
+        """A place in each window while the block runs, then it is counted; `success` is what that counts."""
+        place = await self._take_place(client, windows, turn or windows[0].key)
+        added: Sequence[int] = [0] * len(windows)
+        try:
+            yield place
+            added = success
+        except Problem as problem:
+            if problem.status in REFUSALS:
+                added = place.weights
             raise
-        await self._reset(keys["account"])
-        await self._uncount(keys["client"])
+        except Duplicate:
+            added = place.weights
+            raise
+        finally:
+            await self.counters.end(place, added)
 
-    async def _count(self, key: str) -> int:
-        """Counts one more attempt: 0, or the seconds until the window ends when there were too many already."""
-        attempts, window = self.limit
-        shared = await self.redis.run(lambda client: client.eval(COUNT, keys=[key], args=[attempts, window]))
-        if shared is not None:
-            return int(shared)
-        now = time.monotonic()
-        count, end = self.local.get(key, (0, 0.0))
-        if end <= now:
-            self.local.pop(key, None)  # to the end: the dict stays in the order in which windows end
-            count, end = 0, now + window
-        if count >= attempts:
-            return max(1, round(end - now))
-        self.local[key] = (count + 1, end)
-        if len(self.local) > LOCAL_COUNTERS:
-            del self.local[next(iter(self.local))]
-        return 0
+    async def _take_place(self, client: str, windows: Sequence[Window], turn: str) -> Place:
+        """Waits while what is in flight fills them: of those with the same `turn` one looks whether it still does.
 
-    async def _uncount(self, key: str) -> None:
-        await self.redis.run(lambda client: client.eval(UNCOUNT, keys=[key]))
-        if key in self.local:
-            count, end = self.local[key]
-            self.local[key] = (max(0, count - 1), end)
-
-    async def _reset(self, key: str) -> None:
-        await self.redis.run(lambda client: client.delete([key]))
-        self.local.pop(key, None)
-
-
-def network(client: str) -> str:
-    """What counts as one client: an IPv4 address, or the /64 that one IPv6 subscriber has at least."""
-    try:
-        address = ipaddress.ip_address(client)
-    except ValueError:
-        return "unknown"
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped:
-            return str(address.ipv4_mapped)
-        return str(ipaddress.ip_network((int(address), 64), strict=False))
-    return str(address)
+        Raises a 429 Problem, or Unavailable.
+        """
+        if self.waiting[turn] >= WAITING:
+            raise Unavailable("too many sign-ins at once", "too many wait for those in flight")
+        lock = self.turns.setdefault(turn, asyncio.Lock())
+        self.waiting[turn] += 1
+        try:
+            async with asyncio.timeout(WAIT), lock:
+                while not (place := await self.counters.begin(windows)).weights:
+                    if place.wait > 0:
+                        self.refusals.tell("login.limited", client, "attempts limited")
+                        raise Problem(429, "too many attempts", headers={"Retry-After": str(place.wait)})
+                    await asyncio.sleep(POLL)
+                return place
+        except TimeoutError:
+            raise Unavailable("too many sign-ins at once", "those in flight did not end") from None
+        finally:
+            self.waiting[turn] -= 1
+            if not self.waiting[turn]:
+                del self.waiting[turn], self.turns[turn]

@@ -47,6 +47,10 @@ class TokenKeys:
         verified = self._verified(token) if len(token) <= LONGEST_TOKEN else None
         return verified if verified and verified.expires_at > time.time() else None
 
+    def has_signed(self, token: str) -> bool:
+        """Whether the token is one of ours, expired or not."""
+        return len(token) <= LONGEST_TOKEN and self._verified(token) is not None
+
     def _verify(self, token: str) -> AccessToken | None:
         try:
             key = self.keys.get(jwt.get_unverified_header(token).get("kid", ""))
@@ -58,10 +62,10 @@ class TokenKeys:
                 algorithms=["HS256"],
                 audience=self.issuer,
                 issuer=self.issuer,
-                # iat isn't compared: another instance's clock may be a moment ahead
-                options={"require": CLAIMS, "verify_iat": False},
+                # iat isn't compared: another instance's clock may be a moment ahead; exp is, each time that it is used
+                options={"require": CLAIMS, "verify_iat": False, "verify_exp": False},
             )
-            return AccessToken(claims["sub"], claims["sid"], claims["exp"])
+            return AccessToken(claims["sub"], claims["sid"], int(claims["exp"]))
         except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
             return None
 

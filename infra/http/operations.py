@@ -66,7 +66,11 @@ class Operation:
                 "scheme": "bearer",
                 "description": f"{setting}, for other services",
             }
-            self.problems |= {401: f"not the token in {setting}", 404: f"{setting} is not set"}
+            self.problems |= {
+                401: f"not the token in {setting}",
+                404: f"{setting} is not set",
+                429: "too many wrong tokens",
+            }
         self.problems |= declared.problems
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -75,7 +79,7 @@ class Operation:
             settings = request.state.settings
             token = getattr(settings, self.bearer)
             if token or settings.sys_env == "prod" or not self.bearer_optional:
-                authenticate_service(request, token)
+                await authenticate_service(request, token)
         arguments = {}
         for name, kind, reader in self.parameters:
             arguments[name] = await reader.read(request, kind)

@@ -10,12 +10,15 @@ from starlette.requests import HTTPConnection
 from infra.http.fields import OWS
 from infra.http.problems import Problem, Unauthorized
 
+KIND = "service token"
 
-def authenticate_service(request: HTTPConnection[Any], token: str | None) -> None:
-    """A 401 Problem unless the request carries the `token`, or a 404 when none is set.
+
+async def authenticate_service(request: HTTPConnection[Any], token: str | None) -> None:
+    """A 401 Problem unless the request carries the `token`, or a 404 when none is set; a 429 after too many guesses.
 
     As the password of Basic (RFC 7617) it will do, too: from a URL's userinfo that is all that Knative's sources make.
     """
+    refusals = request.state.refusals
     if token is None:
         raise Problem(404, "no such resource")
     scheme, credentials = authorization(request)
@@ -25,8 +28,12 @@ def authenticate_service(request: HTTPConnection[Any], token: str | None) -> Non
             given = base64.b64decode(given).partition(b":")[2]
     if scheme not in ("bearer", "basic"):
         raise Unauthorized("a bearer token is needed")
+    if refusals.are_too_many(request, KIND):
+        await refusals.count(request, KIND)
     if not hmac.compare_digest(given, token.encode()):
+        await refusals.count(request, KIND)
         raise Unauthorized("the bearer token is wrong", "invalid_token")
+    refusals.trust(request)
 
 
 def authorization(request: HTTPConnection[Any]) -> tuple[str, str]:

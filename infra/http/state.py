@@ -7,6 +7,7 @@ import starlette.datastructures
 import starlette.requests
 
 from infra.events.outbox import Outbox
+from infra.http.refusals import Refusals
 from infra.metrics.counters import Registry, RequestMetrics
 from infra.redis.store import Store
 from infra.sql.database import Connection, Database
@@ -19,6 +20,7 @@ class State(starlette.datastructures.State):
     settings: Settings
     database: Database
     redis: Store
+    refusals: Refusals
     outbox: Outbox  # only with events
     metrics: RequestMetrics
     registry: Registry

@@ -12,8 +12,9 @@ from infra.base.errors import StartupError, Unavailable
 from infra.events.outbox import Outbox, deliver_events
 from infra.events.tasks import Task, purge_received_events
 from infra.http.parts import Part
+from infra.http.refusals import Refusals
 from infra.http.state import State
-from infra.logs import dropped_lines
+from infra.logs import dropped_lines, get_logger
 from infra.metrics.counters import Family, Registry, RequestMetrics
 from infra.process.startup import retry
 from infra.redis.store import Store, open_store
@@ -37,6 +38,7 @@ async def open_platform(stack: contextlib.AsyncExitStack, settings: Settings) ->
     if settings.k_sink:
         await stack.enter_async_context(background("delivery of events", outbox.run))
     # end only
+    refusals = stack.enter_context(contextlib.closing(Refusals(redis, get_logger("audit"))))
     metrics = RequestMetrics()
     registry = Registry(settings.name.replace("-", "_"))
     for counting in (metrics, database, redis):
@@ -47,6 +49,7 @@ async def open_platform(stack: contextlib.AsyncExitStack, settings: Settings) ->
         "settings": settings,
         "database": database,
         "redis": redis,
+        "refusals": refusals,
         "outbox": outbox,  # only with events
         "metrics": metrics,
         "registry": registry,

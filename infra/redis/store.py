@@ -41,6 +41,7 @@ class Store:
         self.time_limit = TimeLimit(settings.redis_timeout)
         self.cause = NO_ANSWER
         self.tried = asyncio.Event()  # once, whether it worked or not
+        self.before_use: list[Callable[[Client], Awaitable[None]]] = []  # what a client does before others get it
         self.errors = 0
         self.told: set[str] = set()  # why a command was refused
         self.reads: list[tuple[Keys, asyncio.Future[Values]]] = []  # not yet sent
@@ -121,6 +122,7 @@ class Store:
                     async with asyncio.timeout(self.settings.redis_timeout):
                         client = await stack.enter_async_context(new_client(self.settings))
                         await try_commands(client, self.key("trial"))
+                        await self._prepare(client)
                     self.client = client
                     self.tried.set()
                     log.info("Redis is back" if known_lost else "Redis connected")
@@ -141,7 +143,17 @@ class Store:
     async def _watch(self) -> None:
         while self.client is not None:
             await asyncio.sleep(PING_INTERVAL)
-            await self.run(self._probe)
+            await self.run(self._prepare)
+
+    async def _prepare(self, client: Client) -> bool:
+        """Also once a second: for what could not be done meanwhile, and for what Redis may have forgotten.
+
+        Broken connections don't tell that it has started again: coredis makes new ones.
+        """
+        await self._probe(client)
+        for work in self.before_use:
+            await work(client)
+        return True
 
     async def _probe(self, client: Client) -> Any:
         """A small write: a Redis that is full or read-only answers PING as if nothing were wrong."""

@@ -136,9 +136,9 @@ def test_a_count_of_attempts_goes_with_its_window(one: Service, redis: Redis) ->
     database = int(one.env["REDIS_DB"])
     body = {"login": "nobody-here", "password": "wrong one"}
     one.client.post("/v1/auth/login", json=body, headers={"X-Forwarded-For": "2001:db8::1"})
-    key = "berth:{2001:db8::/64}:attempts"
+    key = "berth:{2001:db8::/64}:sign-ins"
     life = redis.command("TTL", key, database=database)
-    assert redis.command("GET", key, database=database) == "1"
+    assert redis.command("GET", key, database=database) == "5"  # the weight of the first failure at a name
     assert isinstance(life, int)
     assert 290 < life <= 300
 

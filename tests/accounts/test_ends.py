@@ -138,6 +138,12 @@ def test_a_deletion_leaves_every_other_account(crew: Crew) -> None:
     assert (me.status_code, me.json()["id"]) == (200, crew.stranger.id)
 
 
+def test_a_deletion_leaves_nothing_of_from_where_the_account_was_logged_in_to(crew: Crew, sql: Sql) -> None:
+    delete_the_account(crew)
+    left = {row["account_id"] for row in sql(crew.service, "SELECT account_id FROM known_clients")}
+    assert (crew.own.id in left, crew.stranger.id in left) == (False, True)
+
+
 def test_a_new_password_is_the_own_accounts_only(crew: Crew) -> None:
     change_the_password(crew)
     assert crew.service.log_in(crew.stranger.username, crew.stranger.password).id == crew.stranger.id

@@ -19,9 +19,10 @@ INSERTS = {
     " VALUES ('{id}', '{id}', 1, 1, {ends}, '', '')",
     "refresh_tokens": "INSERT INTO refresh_tokens (token_hash, account_id, session_id, expires_at)"
     " VALUES ('{id}', '{id}', '{id}', {ends})",
+    "known_clients": "INSERT INTO known_clients (account_id, network, expires_at) VALUES ('{id}', '{id}', {ends})",
     "received_events": "INSERT INTO received_events (event_key, expires_at) VALUES ('{id}', {ends})",
 }
-KEYS = {"sessions": "id", "refresh_tokens": "token_hash", "received_events": "event_key"}
+KEYS = {"sessions": "id", "refresh_tokens": "token_hash", "known_clients": "network", "received_events": "event_key"}
 EVERY_TABLE = pytest.mark.parametrize("table", INSERTS)
 
 

@@ -158,6 +158,9 @@ def test_a_stdout_that_is_closed_stalled_or_slow_costs_lines_and_nothing_else(ho
         assert service.client.get("/health/live").status_code == 200
 
 
+WHO = passwords.Who("192.0.2.1")
+
+
 def slow() -> passwords.Cost:
     """Of a hash that takes a second here, or longer."""
     started = time.monotonic()
@@ -168,9 +171,9 @@ def slow() -> passwords.Cost:
 def test_a_password_whose_turn_does_not_come_in_time_is_refused() -> None:
     async def main() -> list[str | BaseException]:
         hashes = passwords.Passwords(slow(), queue_timeout=0.2)
-        asked = [hashes.hash("a long password") for _ in range(hashes.cores + 1)]
+        asked = [hashes.hash("a long password", WHO) for _ in range(hashes.cores + 1)]
         answers = await asyncio.gather(*asked, return_exceptions=True)
-        assert hashes.pending == 0
+        assert (hashes.running, hashes.queue) == (0, [])
         hashes.close()
         return answers
 
@@ -185,14 +188,14 @@ def test_a_password_whose_turn_would_come_too_late_is_refused_at_once() -> None:
     async def main() -> None:
         hashes = passwords.Passwords(slow(), queue_timeout=1.5)
         hashes.hash_seconds = 1
-        asked = [asyncio.create_task(hashes.hash("a long password")) for _ in range(hashes.cores * 3)]
+        asked = [asyncio.create_task(hashes.hash("a long password", WHO)) for _ in range(hashes.cores * 3)]
         await asyncio.sleep(0)
         with pytest.raises(Unavailable):
-            await hashes.hash("one too many")
+            await hashes.hash("one too many", WHO)
         refused_first.append(not any(task.done() for task in asked))
         await asyncio.gather(*asked, return_exceptions=True)
         hashes.hash_seconds = 1
-        await hashes.hash("there is room again")
+        await hashes.hash("there is room again", WHO)
         hashes.close()
 
     asyncio.run(main())
@@ -202,7 +205,7 @@ def test_a_password_whose_turn_would_come_too_late_is_refused_at_once() -> None:
 def test_how_long_a_hash_takes_is_learned() -> None:
     async def main() -> float:
         hashes = passwords.Passwords(slow())
-        await asyncio.gather(*(hashes.hash("a long password") for _ in range(hashes.cores)))
+        await asyncio.gather(*(hashes.hash("a long password", WHO) for _ in range(hashes.cores)))
         hashes.close()
         return hashes.hash_seconds
 

@@ -1,5 +1,6 @@
 """Redis lost, silent, full or refusing: nothing depends on it."""
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -86,7 +87,7 @@ def test_a_count_whose_answer_was_lost_is_not_repeated(start_service: StartServi
     settings = settings_of(redis) | {"REDIS_PORT": proxy.port, "LOGIN_RATE_LIMIT": "100/60"}
     service = start_service(**settings)
     account = service.sign_up()
-    key = f"berth:{{{account.id}}}:attempts"
+    key = f"berth:{{127.0.0.1}}:sign-ins:{hashlib.sha256(account.username.encode()).hexdigest()}"
     for attempts in range(1, 5):
         proxy.truncate(0)
         body = {"login": account.username, "password": "wrong one"}
@@ -124,3 +125,42 @@ def test_a_full_redis_stays_lost_until_it_has_room(start_service: StartService, 
     assert len([line for line in service.log(type="system") if "Redis is" in line["message"]]) == 1
     own_redis.command("CONFIG", "SET", "maxmemory", "0")
     assert within(5, lambda: ready(service)["status"] == "ok")
+
+
+def guess(service: Service, account: Account) -> int:
+    body = {"login": account.username, "password": "wrong one"}
+    return service.client.post("/v1/auth/login", json=body).status_code
+
+
+def restart(service: Service, redis: Redis, meanwhile: Callable[[], None] = lambda: None) -> None:
+    redis.stop()
+    assert within(5, lambda: ready(service)["status"] == "degraded")
+    meanwhile()
+    redis.start()
+    assert within(5, lambda: ready(service)["status"] == "ok")
+
+
+def test_a_redis_that_comes_back_empty_is_told_what_was_counted_before_and_meanwhile(
+    start_service: StartService, own_redis: Redis
+) -> None:
+    same: dict[str, Any] = {"LOGIN_RATE_LIMIT": "3/300", "REGISTER_RATE_LIMIT": "2/300", "SECRET_KEY": "k" * 32}
+    service = start_service("mysql+redis", **settings_of(own_redis), **same)
+    account = service.sign_up()
+    assert guess(service, account) == 401
+    restart(service, own_redis, meanwhile=lambda: check(guess(service, account), 401))
+    assert guess(service, account) == 401
+    restart(service, own_redis)
+    assert guess(service, account) == 429
+    database: dict[str, Any] = {name: text for name, text in service.env.items() if name.startswith(("MYSQL", "REDIS"))}
+    other = start_service(**database, **same)
+    assert guess(other, account) == 429
+    assert [register(other, name) for name in ("the-second", "the-third")] == [201, 429]
+
+
+def register(service: Service, name: str) -> int:
+    body = {"username": name, "email": f"{name}@example.com", "password": "a long password"}
+    return service.client.post("/v1/auth/register", json=body).status_code
+
+
+def check(found: object, expected: object) -> None:
+    assert found == expected

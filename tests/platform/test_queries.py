@@ -21,9 +21,10 @@ INSERT INTO sessions (account_id, id, created_at, last_used_at, expires_at, clie
 SELECT id, UUID(), 0, 0, 9999999999999, '', '' FROM accounts;
 INSERT INTO refresh_tokens (token_hash, account_id, session_id, expires_at)
 SELECT SHA2(id, 256), account_id, id, 9999999999999 FROM sessions;
+INSERT INTO known_clients (account_id, network, expires_at) SELECT id, '203.0.113.7', 9999999999999 FROM accounts;
 INSERT INTO received_events (event_key, expires_at) SELECT token_hash, 9999999999999 FROM refresh_tokens;
 INSERT INTO outbox (id, account_id, event, attempts, attempt_at) SELECT UUID(), id, '', 0, 9999999999999 FROM accounts;
-ANALYZE TABLE accounts, sessions, refresh_tokens, received_events, outbox
+ANALYZE TABLE accounts, sessions, refresh_tokens, known_clients, received_events, outbox
 """
 
 

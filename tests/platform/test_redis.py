@@ -31,7 +31,7 @@ def settings_of(redis: Redis) -> dict[str, Any]:
 
 
 def test_every_key_has_a_hash_tag_and_lives_a_minute_at_most(start_service: StartService, own_redis: Redis) -> None:
-    service = start_service(**settings_of(own_redis), LOGIN_RATE_LIMIT="1000/60")
+    service = start_service(**settings_of(own_redis), LOGIN_RATE_LIMIT="1000/60", REGISTER_RATE_LIMIT="1000/60")
     account = service.sign_up()
     service.client.post("/v1/auth/login", json={"login": account.username, "password": "wrong one"})
     me(service, account)

@@ -73,9 +73,11 @@ RULES = (
         ("accounts",),
         paths=(
             "deploy/compose/secrets/secret_key",
+            "docs/security.md",
             "examples",
             "handlers/accounts",
             "migrations/versions/0001_accounts_and_sessions.py",
+            "migrations/versions/0004_known_clients.py",
             "tests/accounts",
             "tests/faults/crowds.py",
             "tests/faults/hang_ups.py",
@@ -91,13 +93,18 @@ RULES = (
             "SECRET_KEY_PREVIOUS",
             "ACCESS_TOKEN_TTL",
             "REFRESH_TOKEN_TTL",
+            "SESSION_MAX_AGE",
+            "MAX_SESSIONS",
             "LOGIN_RATE_LIMIT",
+            "REGISTER_RATE_LIMIT",
+            "REFRESH_RATE_LIMIT",
             "RESERVED_USERNAMES",
         ),
         tests=r"sign_up|log_in|/v1/auth|\b[aA]ccounts?\b|_account\b|account_|handlers\.accounts"
         r"|\.secret_key\b|secret_key(?=[\"\'])|tests\.faults\.(?:crowds|hang_ups|load|overload|quick_app|races|stops|troubles)"
         r"|Registration|\bsamples\(|\brefresh_tokens\b|def test_another_origin_may_use_the_methods|" + OF_SETTINGS,
-        pages=r"(?i:(?<!service )\baccounts?\b|\bsessions?\b|sign-in|signs? in|\blog-?(?:in|out)s?\b|password hash"
+        pages=r"docs/security\.md|\(security\.md"
+        r"|(?i:(?<!service )\baccounts?\b|\bsessions?\b|sign-in|signs? in|\blog-?(?:in|out)s?\b|password hash"
         r"|(?:access|refresh)[ _]token|secret_key|introspect|login_rate|/v1/auth|password is hashed|password waits"
         r"|the route is a 404)",
         entries=r"account|session|password|cache_reads",
@@ -112,7 +119,7 @@ RULES = (
             (" and /v1/auth/introspect", ""),
             ("where local and test keep SQLite's file and the secret key", "where SQLite's file is kept"),
             (".sessions.purge", ".events.purge"),
-            ("deletes expired sessions, refresh tokens and event ids", "deletes expired event ids"),
+            ("deletes expired sessions, refresh tokens, known clients and event ids", "deletes expired event ids"),
             ("expired sessions", "expired events"),
             (": it knows nothing of accounts, you copy it and leave it alone", ", which you leave alone"),
             ("`principal: Principal` lets in who is logged in, ", ""),
@@ -154,7 +161,7 @@ RULES = (
         entries=r"event_deliveries",
         texts=(
             ("/v1/events and ", ""),
-            ("refresh tokens and event ids", "refresh tokens"),
+            ("refresh tokens, known clients and event ids", "refresh tokens and known clients"),
             (", events sent", ""),
             (", and domain events on their way out (`outbox`, `sink`)", ""),
             ("docs, events, health", "docs, health"),

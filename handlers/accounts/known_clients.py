@@ -1,0 +1,41 @@
+"""From where each account has been logged in to: such a client has limits of its own, whatever others do."""
+
+from contextlib import suppress
+
+from infra.base.errors import Duplicate
+from infra.base.times import now_ms
+from infra.sql.database import Database
+
+DAY = 86_400_000  # milliseconds
+KNOWN_FOR = 90 * DAY  # since the last log-in
+MOST = 100  # of one account
+
+
+async def remember_client(database: Database, account_id: str, network: str, known_until: int | None) -> None:
+    """Known from now on, or for longer; `known_until` is what the row says, when there is one."""
+    now = now_ms()
+    values = {"account_id": account_id, "network": network, "expires_at": now + KNOWN_FOR}
+    if known_until is None:
+        await _make_room(database, account_id)
+        with suppress(Duplicate):  # another log-in was first
+            await database.execute(
+                "INSERT INTO known_clients (account_id, network, expires_at)"
+                " VALUES (:account_id, :network, :expires_at)",
+                values,
+            )
+    elif known_until < now + KNOWN_FOR - DAY:
+        await database.execute(
+            "UPDATE known_clients SET expires_at = :expires_at WHERE account_id = :account_id AND network = :network",
+            values,
+        )
+
+
+async def _make_room(database: Database, account_id: str) -> None:
+    rows = await database.fetch_all(
+        "SELECT expires_at, network FROM known_clients WHERE account_id = :account_id", {"account_id": account_id}
+    )
+    for _, network in sorted(rows)[: max(0, len(rows) - MOST + 1)]:
+        await database.execute(
+            "DELETE FROM known_clients WHERE account_id = :account_id AND network = :network",
+            {"account_id": account_id, "network": network},
+        )

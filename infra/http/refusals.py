@@ -1,0 +1,96 @@
+"""Wrong tokens and refused attempts: limited per client address, and told in one line per address and minute."""
+
+import asyncio
+from contextvars import Context
+from dataclasses import dataclass, field
+from logging import Logger
+from typing import Any
+
+from starlette.requests import HTTPConnection
+
+from infra.base.kinds import RateLimit
+from infra.http.clients import network
+from infra.http.problems import Problem
+from infra.redis.counters import Counters, Window
+from infra.redis.store import Store
+
+SOON = 2  # seconds that are waited with the first line of an address, so that it counts a whole burst
+MINUTE = 60
+MOST = 1_000  # addresses that are told of one by one
+OTHERS = "others"
+WRONG_TOKENS = RateLimit(200, 60)
+
+TOO_MANY = "too many wrong tokens from this address"
+
+
+@dataclass(slots=True)
+class Tally:
+    message: str
+    count: int = 0
+    kinds: set[str] = field(default_factory=set)
+
+
+class Refusals:
+    """`close()` writes what wasn't told yet."""
+
+    def __init__(self, redis: Store, logger: Logger) -> None:
+        self.counters = Counters(redis)
+        self.logger = logger
+        self.tallies: dict[tuple[str, str], Tally] = {}  # by event and address
+        self.trusted: dict[str, None] = {}  # networks from which a right token came last
+
+    async def count(self, request: HTTPConnection[Any], kind: str, limit: RateLimit = WRONG_TOKENS) -> None:
+        """A wrong token of that kind. Raises a 429 Problem when there were too many from this address."""
+        client = client_network(request)
+        self.tell("token.refused", client, "wrong tokens", kind)
+        if seconds := await self.counters.take(self._window(client, kind, limit)):
+            raise Problem(429, TOO_MANY, headers={"Retry-After": str(seconds)})
+
+    def are_too_many(self, request: HTTPConnection[Any], kind: str, limit: RateLimit = WRONG_TOKENS) -> bool:
+        """Whether no more guesses are looked at. An address from which a right one came is looked at all the same."""
+        client = client_network(request)
+        return client not in self.trusted and self.counters.is_full(self._window(client, kind, limit))
+
+    def _window(self, client: str, kind: str, limit: RateLimit) -> Window:
+        return Window(self.counters.redis.key(client, f"wrong {kind}s"), limit.attempts, limit.seconds)
+
+    def trust(self, request: HTTPConnection[Any]) -> None:
+        client = client_network(request)
+        if client not in self.trusted:
+            self.trusted[client] = None
+            if len(self.trusted) > MOST:
+                del self.trusted[next(iter(self.trusted))]
+
+    def tell(self, event: str, client: str, message: str, kind: str = "") -> None:
+        """Counts one in the line of this event and address that is due."""
+        line = (event, client)
+        if line not in self.tallies and len(self.tallies) >= MOST:
+            line = (event, OTHERS)
+        if line not in self.tallies:
+            self.tallies[line] = Tally(message)
+            self._write_in(SOON, line)
+        self.tallies[line].count += 1
+        if kind:
+            self.tallies[line].kinds.add(kind)
+
+    def _write_in(self, seconds: float, line: tuple[str, str]) -> None:
+        # in a context of its own: the line is of no one request
+        asyncio.get_running_loop().call_later(seconds, self._write, line, context=Context())
+
+    def _write(self, line: tuple[str, str]) -> None:
+        tally = self.tallies.pop(line, None)
+        if tally and tally.count:
+            event, client = line
+            said = {"event": event, "client": client, "count": tally.count}
+            kinds = {"kinds": ", ".join(sorted(tally.kinds))} if tally.kinds else {}
+            self.logger.warning(tally.message, extra=said | kinds)
+            self.tallies[line] = Tally(tally.message)  # what comes within the next minute is in the next line
+            self._write_in(MINUTE, line)
+
+    def close(self) -> None:
+        for line in list(self.tallies):
+            self._write(line)
+
+
+def client_network(request: HTTPConnection[Any]) -> str:
+    return network(request.client.host) if request.client else "unknown"
