@@ -49,6 +49,7 @@ ROOMS = {
         "tests/platform/test_declarations.py",
         "tests/platform/test_shared_answers.py",
         "tests/platform/test_request_limits.py",
+        "tests/platform/test_connections.py",
         "tests/platform/test_protocol.py",
         "tests/platform/test_bounds.py",
         "tests/platform/test_defects.py",
@@ -70,6 +71,7 @@ ROOMS = {
     "infra/process": [
         "tests/platform/test_start.py",
         "tests/platform/test_shutdown.py",
+        "tests/platform/test_connections.py",
         "tests/platform/test_silence.py",
         "tests/platform/test_migrations.py",
         "tests/platform/test_imports.py",
