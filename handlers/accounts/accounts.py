@@ -7,7 +7,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from handlers.accounts.names import Email, Username, clean_email, clean_username, email_key, unique_key
 from handlers.accounts.password_rules import NewPassword, Password, check_new_password
-from handlers.accounts.principal import Account, AccountRow, Principal, account_of, name_account
+from handlers.accounts.principal import Account, AccountRow, Principal, account_of, check_session, name_account
 from handlers.accounts.state import Request
 from infra.base.ids import new_id
 from infra.base.times import now_ms, utc
@@ -15,6 +15,7 @@ from infra.http.bodies import invalid_fields
 from infra.http.operations import operation
 from infra.http.problems import FieldError, Problem, Unauthorized
 from infra.logs import get_logger
+from infra.sql.database import Connection
 from settings import EVENTS
 
 WRONG_PASSWORD = {403: "the password is wrong", 429: "too many wrong passwords"}
@@ -31,6 +32,7 @@ class Registration(Struct, forbid_unknown_fields=True):
 
 
 class AccountChanges(Struct, forbid_unknown_fields=True):
+    current_password: Password
     username: Username | UnsetType = UNSET
     email: Email | UnsetType = UNSET
 
@@ -103,7 +105,7 @@ async def read_me(request: Request, principal: Principal) -> Account:
     return principal.account
 
 
-@operation(problems={409: "the username or the email is taken"})
+@operation(problems={409: "the username or the email is taken", **WRONG_PASSWORD})
 async def update_me(request: Request, principal: Principal, body: AccountChanges) -> Account:
     """Change the username or the email; what the body doesn't name stays."""
     reserved, checks = request.state.settings.reserved_usernames, dict[str, Callable[[], str]]()
@@ -112,30 +114,48 @@ async def update_me(request: Request, principal: Principal, body: AccountChanges
     if body.email is not UNSET:
         checks["email"] = partial(clean_email, body.email)
     right = all_right(checks)
-    username, email = right.get("username"), right.get("email")
+    await confirm_password(request, principal, body.current_password)
+    changes = {name: text for name, text in right.items() if text != getattr(principal.account, name)}
+    if not changes:
+        return principal.account
     async with request.state.database.transaction() as transaction:
-        await transaction.execute(
-            "UPDATE accounts SET username = COALESCE(:username, username), email = COALESCE(:email, email),"
-            " username_key = COALESCE(:username_key, username_key), email_key = COALESCE(:email_key, email_key),"
-            " updated_at = :now WHERE id = :id",
-            {
-                "id": principal.account.id,
-                "username": username,
-                "username_key": username and unique_key(username),
-                "email": email,
-                "email_key": email and email_key(email),
-                "now": now_ms(),
-            },
-        )
-        row = await transaction.fetch_one(
-            "SELECT id, username, email, created_at, updated_at FROM accounts WHERE id = :id",
-            {"id": principal.account.id},
-        )
-    await request.state.sessions.forget_account(principal.account.id)
+        account = await change_account(transaction, principal, changes)
+        await request.state.sessions.forget_account(account.id)
+        # only with events:
+        outbox = request.state.outbox
+        event_id = await outbox.next_id(transaction, account.id, after=account.id)
+        await outbox.add(transaction, f"{EVENTS}.account.updated", account.id, event_id, account)
+    outbox.filled.set()
+    # end only
+    audit.info("account updated", extra={"event": "account.updated", "changed": sorted(changes)})
+    return account
+
+
+async def change_account(transaction: Connection, principal: Principal, changes: dict[str, str]) -> Account:
+    """The account as it is then; a 401 Problem when it, or the session, has gone meanwhile."""
+    username, email = changes.get("username"), changes.get("email")
+    await transaction.execute(
+        "UPDATE accounts SET username = COALESCE(:username, username), email = COALESCE(:email, email),"
+        " username_key = COALESCE(:username_key, username_key), email_key = COALESCE(:email_key, email_key),"
+        " updated_at = :now WHERE id = :id",
+        {
+            "id": principal.account.id,
+            "username": username,
+            "username_key": username and unique_key(username),
+            "email": email,
+            "email_key": email and email_key(email),
+            "now": now_ms(),
+        },
+    )
+    await check_session(transaction, principal)
+    row = await transaction.fetch_one(
+        "SELECT id, username, email, created_at, updated_at FROM accounts WHERE id = :id",
+        {"id": principal.account.id},
+        into=AccountRow,
+    )
     if not row:
         raise Unauthorized("the account has been deleted", "invalid_token")
-    audit.info("account updated", extra={"event": "account.updated"})
-    return account_of(AccountRow(*row))
+    return account_of(row)
 
 
 @operation(problems=WRONG_PASSWORD)
@@ -146,18 +166,22 @@ async def delete_me(request: Request, principal: Principal, body: Confirmation) 
     values = {"account_id": account_id}
     async with request.state.database.transaction() as transaction:
         deleted = await transaction.execute("DELETE FROM accounts WHERE id = :account_id", values)
+        if deleted:
+            await check_session(transaction, principal)
         await transaction.execute("DELETE FROM sessions WHERE account_id = :account_id", values)
         await transaction.execute("DELETE FROM refresh_tokens WHERE account_id = :account_id", values)
         for hook in request.state.hooks[ACCOUNT_DELETED]:
             await hook(transaction, account_id)
+        await request.state.sessions.forget_account(account_id)
         # only with events:
-        outbox = request.state.outbox
+        outbox, gone = request.state.outbox, Deleted(account_id)
         if deleted:
-            event_id = new_id(after=account_id)  # the id of the event that told of its registration
-            await outbox.add(transaction, f"{EVENTS}.account.deleted", account_id, event_id, Deleted(account_id))
+            await outbox.redact(transaction, account_id, gone)
+            # Of the events that it is above, one told of the registration: with the account's id as its own.
+            event_id = await outbox.next_id(transaction, account_id, after=account_id)
+            await outbox.add(transaction, f"{EVENTS}.account.deleted", account_id, event_id, gone)
     outbox.filled.set()
     # end only
-    await request.state.sessions.forget_account(account_id)
     if deleted:
         audit.info("account deleted", extra={"event": "account.deleted"})
 
@@ -176,13 +200,14 @@ async def change_password(request: Request, principal: Principal, body: Password
             values | {"new_hash": new_hash, "current_hash": current_hash, "now": now_ms()},
         )
         if changed:
+            await check_session(transaction, principal)
             await transaction.execute(
                 "DELETE FROM sessions WHERE account_id = :account_id AND id <> :session_id", values
             )
             await transaction.execute(
                 "DELETE FROM refresh_tokens WHERE account_id = :account_id AND session_id <> :session_id", values
             )
-    await request.state.sessions.forget_account(principal.account.id)
+            await request.state.sessions.forget_account(principal.account.id)
     if not changed:
         raise Problem(409, "the password was changed by another request")
     audit.info("password changed", extra={"event": "password.changed"})

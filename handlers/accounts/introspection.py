@@ -31,7 +31,7 @@ async def introspect(request: Request, form: TokenForm) -> Introspection:
     """
     state = request.state
     access_token = state.token_keys.verify(form.token)
-    account = access_token and await live_account(state, access_token)
+    account = access_token and await live_account(state, access_token, may_be_cached=True)
     if not access_token or not account:
         return Introspection(active=False)
     return Introspection(

@@ -175,7 +175,6 @@ async def refresh(request: Request, body: Refresh) -> Tokens:
     name_account(account.id)
     refresh_token = await rotate(state, account.id, session_id, token_hash)
     if not refresh_token:
-        await state.sessions.forget_session(account.id, session_id)
         audit.warning("refresh token used twice", extra={"event": "refresh.reused", "session_id": session_id})
         raise Unauthorized("the refresh token was used before: its session has ended")
     audit.info("session refreshed", extra={"event": "session.refreshed", "session_id": session_id})
@@ -202,6 +201,7 @@ async def rotate(state: AccountsState, account_id: str, session_id: str, token_h
         if unspent:
             return await add_refresh_token(transaction, account_id, session_id, expires_at)
         await end_session(transaction, account_id, session_id)
+        await state.sessions.forget_session(account_id, session_id)
     return None
 
 
@@ -222,7 +222,7 @@ async def log_out(request: Request, principal: Principal) -> None:
     """End this session."""
     async with request.state.database.transaction() as transaction:
         await end_session(transaction, principal.account.id, principal.session_id)
-    await request.state.sessions.forget_session(principal.account.id, principal.session_id)
+        await request.state.sessions.forget_session(principal.account.id, principal.session_id)
     audit.info("logged out", extra={"event": "logout", "session_id": principal.session_id})
 
 
@@ -247,7 +247,8 @@ async def revoke_session(request: Request, principal: Principal, session_id: Id)
     """End one of the account's sessions."""
     async with request.state.database.transaction() as transaction:
         ended = await end_session(transaction, principal.account.id, session_id)
-    await request.state.sessions.forget_session(principal.account.id, session_id)
+        if ended:
+            await request.state.sessions.forget_session(principal.account.id, session_id)
     if not ended:
         raise Problem(404, "no such session")
     audit.info("session revoked", extra={"event": "session.revoked", "session_id": session_id})

@@ -52,6 +52,11 @@ def me(service: Service, account: Account) -> httpx.Response:
     return service.client.get("/v1/auth/me", headers=account.headers)
 
 
+def change_me(service: Service, account: Account, **changes: str) -> httpx.Response:
+    body = {"current_password": account.password} | changes
+    return service.client.patch("/v1/auth/me", json=body, headers=account.headers)
+
+
 def sessions(service: Service, account: Account) -> list[dict[str, Any]]:
     items: list[dict[str, Any]] = service.client.get("/v1/auth/sessions", headers=account.headers).json()["items"]
     return items
@@ -60,7 +65,7 @@ def sessions(service: Service, account: Account) -> list[dict[str, Any]]:
 def test_a_change_of_the_account_is_seen_at_once_at_another_instance(
     one: Service, two: Service, known: Account
 ) -> None:
-    changed = one.client.patch("/v1/auth/me", json={"username": "Changed-at-one"}, headers=known.headers)
+    changed = change_me(one, known, username="Changed-at-one")
     assert me(two, known).json() == changed.json()
 
 
@@ -163,9 +168,14 @@ def with_cache(scenario: Callable[[SessionCache], Awaitable[Result]], redis: Red
 
 
 async def fill(
-    cache: SessionCache, content: bytes = b'{"as it was": 1}', session: str = "session", account: str = "account"
+    cache: SessionCache,
+    content: bytes = b'{"as it was": 1}',
+    session: str = "session",
+    account: str = "account",
+    age: int = 0,
 ) -> None:
-    await cache.put(account, session, content, expires_at=int(time.time() + 100) * 1000)
+    now = int(time.time() * 1000)
+    await cache.put(account, session, content, read_at=now - age, expires_at=now + 100_000)
 
 
 def test_what_was_put_is_found(redis: Redis) -> None:
@@ -229,7 +239,7 @@ def test_without_redis_an_account_is_changed_and_deleted(without_redis: tuple[Se
     account = service.sign_up()
     change = {"current_password": account.password, "new_password": "another password"}
     answers = [
-        service.client.patch("/v1/auth/me", json={"username": "No-redis"}, headers=account.headers),
+        change_me(service, account, username="No-redis"),
         service.client.put("/v1/auth/me/password", json=change, headers=account.headers),
         service.client.request("DELETE", "/v1/auth/me", json={"password": "another password"}, headers=account.headers),
         me(service, account),
@@ -271,7 +281,7 @@ def test_a_lost_database_is_answered_for_by_redis_alone(start_service: StartServ
         before = me(service, account)
         own.stop()
         after = me(service, account)
-        unknown = service.client.patch("/v1/auth/me", json={"username": "Unknown"}, headers=account.headers)
+        unknown = change_me(service, account, username="Unknown")
         assert (after.status_code, after.json()) == (200, before.json())
         assert (unknown.status_code, "retry-after" in unknown.headers) == (503, True)
 

@@ -144,7 +144,8 @@ def test_a_new_password_is_the_own_accounts_only(crew: Crew) -> None:
 
 
 def test_a_change_of_the_name_is_the_own_accounts_only(crew: Crew) -> None:
-    assert crew.ask("PATCH", "me", {"username": f"{crew.own.username}-2"}).status_code == 200
+    change = {"username": f"{crew.own.username}-2", "current_password": crew.own.password}
+    assert crew.ask("PATCH", "me", change).status_code == 200
     assert crew.service.log_in(crew.stranger.username, crew.stranger.password).username == crew.stranger.username
 
 

@@ -260,7 +260,7 @@ def transactions(server: MariaDB, env: Environment) -> list[dict[str, Any]]:
 def test_a_409_changes_nothing(start_service: StartService, backend: str) -> None:
     service = start_service(backend)
     account, other = service.sign_up(), service.sign_up()
-    change = {"username": "Changed", "email": other.email}
+    change = {"username": "Changed", "email": other.email, "current_password": account.password}
     assert service.client.patch("/v1/auth/me", json=change, headers=account.headers).status_code == 409
     assert service.client.get("/v1/auth/me", headers=account.headers).json()["username"] == account.username
     assert rename(service, other, "Changed").status_code == 200  # the name is free, and nobody holds its lock
