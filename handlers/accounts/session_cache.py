@@ -1,8 +1,8 @@
 """Live sessions and the accounts behind them, kept in Redis for at most a minute.
 
 An account's keys carry its hash tag. What changes is overwritten by a tombstone, before the change is committed: a
-reader that is still filling in the old value is refused. What could not be overwritten, since Redis was lost, is not
-trusted here, and overwritten when Redis is back; other instances trust nothing there from before they lost it.
+reader that is still filling in the old value is refused. Whoever has changed it doesn't trust what Redis says of it,
+and overwrites it again when Redis was lost, or has forgotten; nobody trusts what is there from before that.
 """
 
 import time
@@ -16,7 +16,7 @@ from infra.redis.store import Store
 
 TTL = 60  # seconds: the age that the contract allows
 TOMBSTONE = b""
-OVERDUE_FOR = 2 * TTL  # seconds: then nothing is left of what a slow reader put there meanwhile
+DISTRUST = TTL + 15  # seconds: then nothing is left of what a slow reader put there before the commit
 BATCH = 500  # tombstones at a time
 
 # KEYS: account, session. ARGV: the account's JSON, seconds to live, when both were read from the database.
@@ -31,9 +31,11 @@ return 1
 class SessionCache:
     def __init__(self, redis: Store) -> None:
         self.redis = redis
-        self.overdue: dict[str, float] = {}  # keys without their tombstone: until when they matter (monotonic seconds)
+        self.changed: dict[str, float] = {}  # keys: until when they aren't trusted here (monotonic seconds)
+        self.unburied: set[str] = set()  # those of them that may have no tombstone
+        self.returned_at = 0  # as far as that is known
         self.hits = self.misses = 0
-        redis.before_use.append(self._bury_overdue)
+        redis.before_use.append(self._bury_again)
 
     async def get(self, account_id: str, session_id: str) -> bytes | None:
         """The account's JSON when both it and the live session are known."""
@@ -45,7 +47,7 @@ class SessionCache:
         return found
 
     def _trusted(self, keys: tuple[str, str], read_at: int) -> bool:
-        if self.overdue and not self.overdue.keys().isdisjoint(keys):
+        if self.changed and not self.changed.keys().isdisjoint(keys):
             return False
         return read_at >= max(self.redis.returned_at, now_ms() - TTL * 1000)
 
@@ -68,27 +70,39 @@ class SessionCache:
         return self.redis.key(account_id, "account"), self.redis.key(account_id, f"session:{session_id}")
 
     async def _bury(self, key: str) -> None:
-        buried = None
-        try:
-            buried = await self.redis.run(lambda client: client.set(key, TOMBSTONE, ex=TTL))
-        finally:
-            if buried is None and self.redis.enabled:
-                self._drop_what_expired()
-                self.overdue.pop(key, None)  # to the end: the dict stays in the order in which they end
-                self.overdue[key] = time.monotonic() + OVERDUE_FOR
-
-    async def _bury_overdue(self, client: Any) -> None:
+        if not self.redis.enabled:
+            return
         self._drop_what_expired()
-        while keys := list(islice(self.overdue, BATCH)):
+        self.changed.pop(key, None)  # to the end: the dict stays in the order in which they end
+        self.changed[key] = time.monotonic() + DISTRUST
+        if not await self.redis.run(lambda client: client.set(key, TOMBSTONE, ex=TTL)):
+            self.unburied.add(key)
+
+    async def _bury_again(self, client: Any) -> None:
+        """What could not be buried; all that was buried lately, when Redis may have forgotten."""
+        self._drop_what_expired()
+        if self.returned_at != self.redis.returned_at or await self._has_forgotten(client):
+            self.returned_at = self.redis.returned_at
+            self.unburied.update(self.changed)
+        while keys := list(islice(self.unburied, BATCH)):
             async with client.pipeline(transaction=False) as pipeline:
                 commands = [pipeline.set(key, TOMBSTONE, ex=TTL) for key in keys]
             for key, command in zip(keys, commands, strict=True):
                 await command
-                self.overdue.pop(key, None)
+                self.unburied.discard(key)
+
+    async def _has_forgotten(self, client: Any) -> bool:
+        """Whether the newest tombstone is gone: Redis has started again, or a replica has taken its place."""
+        if not self.changed:
+            return False
+        key, end = next(reversed(self.changed.items()))
+        return time.monotonic() < end - DISTRUST + TTL / 2 and await client.get(key) != TOMBSTONE
 
     def _drop_what_expired(self) -> None:
-        while self.overdue and next(iter(self.overdue.values())) < time.monotonic():
-            del self.overdue[next(iter(self.overdue))]
+        while self.changed and next(iter(self.changed.values())) < time.monotonic():
+            key = next(iter(self.changed))
+            del self.changed[key]
+            self.unburied.discard(key)
 
     def collect(self) -> Iterator[Family]:
         if self.redis.enabled:

@@ -124,8 +124,8 @@ class Store:
                     async with asyncio.timeout(self.settings.redis_timeout):
                         client = await stack.enter_async_context(new_client(self.settings))
                         await try_commands(client, self.key("trial"))
+                        self.returned_at = now_ms() if self.tried.is_set() else 0
                         await self._prepare(client)
-                    self.returned_at = now_ms() if self.tried.is_set() else 0
                     self.client = client
                     self.tried.set()
                     log.info("Redis is back" if known_lost else "Redis connected")
@@ -149,7 +149,10 @@ class Store:
             await self.run(self._prepare)
 
     async def _prepare(self, client: Client) -> bool:
-        """Also once a second, for what could not be done meanwhile."""
+        """Also once a second: for what could not be done meanwhile, and for what Redis may have forgotten.
+
+        Broken connections don't tell that it has started again: coredis makes new ones.
+        """
         await self._probe(client)
         for work in self.before_use:
             await work(client)
