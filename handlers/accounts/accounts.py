@@ -3,16 +3,21 @@
 from collections.abc import Callable, Mapping
 from functools import partial
 
+import msgspec
 from msgspec import UNSET, Struct, UnsetType
+from starlette.responses import Response
 
 from handlers.accounts.names import Email, Username, clean_email, clean_username, email_key, unique_key
 from handlers.accounts.password_rules import NewPassword, Password, check_new_password
 from handlers.accounts.principal import Account, AccountRow, Principal, account_of, check_session, name_account
 from handlers.accounts.state import Request
+from handlers.accounts.token_pairs import Tokens, add_refresh_token, tokens
 from infra.base.ids import new_id
 from infra.base.times import now_ms, utc
-from infra.http.bodies import invalid_fields
+from infra.http.bodies import invalid_fields, json_response
 from infra.http.operations import operation
+from infra.http.parameters import Header
+from infra.http.preferences import REPRESENTATION, prefers_representation
 from infra.http.problems import FieldError, Problem, Unauthorized
 from infra.logs import get_logger
 from infra.sql.database import Connection
@@ -186,31 +191,47 @@ async def delete_me(request: Request, principal: Principal, body: Confirmation) 
         audit.info("account deleted", extra={"event": "account.deleted"})
 
 
-@operation(problems={409: "another request changed the password", **WRONG_PASSWORD})
-async def change_password(request: Request, principal: Principal, body: PasswordChange) -> None:
-    """Change the password; every other session of the account ends."""
+@operation(answers={200: Tokens, 204: None}, problems={409: "another request changed the password", **WRONG_PASSWORD})
+async def change_password(
+    request: Request, principal: Principal, body: PasswordChange, prefer: Header[str | None]
+) -> Response:
+    """Change the password; every other session of the account ends, and so does this one's refresh token.
+
+    With `Prefer: return=representation` (RFC 7240) a new pair of tokens is answered. Without, the session lives as long
+    as its access token.
+    """
     current_hash = await confirm_password(request, principal, body.current_password)
     await check_own_password(request, principal, body.new_password)
-    values = {"account_id": principal.account.id, "session_id": principal.session_id}
     new_hash = await request.state.passwords.hash(body.new_password)
+    now = now_ms()
     async with request.state.database.transaction() as transaction:
         changed = await transaction.execute(
             "UPDATE accounts SET password_hash = :new_hash, updated_at = :now"
             " WHERE id = :account_id AND password_hash = :current_hash",
-            values | {"new_hash": new_hash, "current_hash": current_hash, "now": now_ms()},
+            {"account_id": principal.account.id, "new_hash": new_hash, "current_hash": current_hash, "now": now},
         )
-        if changed:
-            await check_session(transaction, principal)
-            await transaction.execute(
-                "DELETE FROM sessions WHERE account_id = :account_id AND id <> :session_id", values
-            )
-            await transaction.execute(
-                "DELETE FROM refresh_tokens WHERE account_id = :account_id AND session_id <> :session_id", values
-            )
-            await request.state.sessions.forget_account(principal.account.id)
-    if not changed:
-        raise Problem(409, "the password was changed by another request")
+        if not changed:
+            raise Problem(409, "the password was changed by another request")
+        refresh_token = await end_other_sessions(transaction, principal)
+        await request.state.sessions.forget_account(principal.account.id)
     audit.info("password changed", extra={"event": "password.changed"})
+    if not prefers_representation(prefer):
+        return Response(status_code=204)
+    account = msgspec.structs.replace(principal.account, updated_at=utc(now))
+    answer = json_response(tokens(request.state, account, principal.session_id, refresh_token))
+    answer.headers["Preference-Applied"] = REPRESENTATION
+    return answer
+
+
+async def end_other_sessions(transaction: Connection, principal: Principal) -> str:
+    """Whoever has a token of the account has none any more: the own session's new refresh token, which replaces it."""
+    values = {"account_id": principal.account.id, "session_id": principal.session_id}
+    expires_at = await check_session(transaction, principal)
+    await transaction.execute("DELETE FROM sessions WHERE account_id = :account_id AND id <> :session_id", values)
+    await transaction.execute(
+        "DELETE FROM refresh_tokens WHERE account_id = :account_id", {"account_id": principal.account.id}
+    )
+    return await add_refresh_token(transaction, principal.account.id, principal.session_id, expires_at)
 
 
 async def check_own_password(request: Request, principal: Principal, new_password: str) -> None:

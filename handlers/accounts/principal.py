@@ -96,17 +96,19 @@ async def live_account(state: AccountsState, token: AccessToken, *, may_be_cache
     return account
 
 
-async def check_session(transaction: Connection, principal: Principal) -> None:
-    """A 401 Problem when the session has ended since it was looked at, which may be a while: a password takes its time.
+async def check_session(transaction: Connection, principal: Principal) -> int:
+    """When the session ends, in Unix milliseconds; a 401 Problem when it has ended since it was looked at.
 
-    For a transaction that has written the account's row: who ends its sessions waits for that.
+    That may be a while ago: a password takes its time. For a transaction that has written the account's row: whoever
+    ends all its sessions waits for that.
     """
     alive = await transaction.fetch_one(
-        "SELECT id FROM sessions WHERE account_id = :account_id AND id = :session_id",
+        "SELECT expires_at FROM sessions WHERE account_id = :account_id AND id = :session_id",
         {"account_id": principal.account.id, "session_id": principal.session_id},
     )
     if not alive:
         raise Unauthorized(ENDED, "invalid_token")
+    return int(alive[0])
 
 
 def account_of(row: AccountRow) -> Account:

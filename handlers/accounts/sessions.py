@@ -4,16 +4,17 @@ Whoever changes several rows locks them in the order account, session, refresh t
 """
 
 import hashlib
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, NamedTuple
 
 from msgspec import Meta, Struct
 
 from handlers.accounts.accounts import client_address
 from handlers.accounts.names import SENT_MAX, login_key
 from handlers.accounts.password_rules import Password
-from handlers.accounts.principal import Account, AccountRow, Principal, account_of, name_account
+from handlers.accounts.principal import AccountRow, Principal, account_of, name_account
 from handlers.accounts.state import AccountsState, Request
-from handlers.accounts.tokens import new_refresh_token, refresh_token_hash
+from handlers.accounts.token_pairs import RefreshToken, Tokens, add_refresh_token, tokens
+from handlers.accounts.tokens import refresh_token_hash
 from infra.base.ids import Id, new_id
 from infra.base.times import Time, now_ms, utc
 from infra.http.openapi import ASKED_FOR
@@ -42,26 +43,8 @@ class Login(Struct, forbid_unknown_fields=True):
     password: Password
 
 
-RefreshToken = Annotated[
-    str,
-    Meta(max_length=256, description="a refresh token", examples=["brt_8OUWS853XymIJEfhSYgXqYlJLrx0X2dpC52Q6kEyjk0"]),
-]
-
-
 class Refresh(Struct, forbid_unknown_fields=True):
     refresh_token: RefreshToken
-
-
-class Tokens(Struct):
-    """RFC 6749, section 5.1, and the account."""
-
-    access_token: Annotated[
-        str, Meta(description="a JWT", examples=["eyJhbGciOiJIUzI1NiIsImtpZCI6IjRkMWEyYjNjIn0.e30.c2ln"])
-    ]
-    refresh_token: RefreshToken
-    token_type: Literal["Bearer"]
-    expires_in: Annotated[int, Meta(description="seconds", examples=[900])]
-    account: Account
 
 
 class Credentials(NamedTuple):
@@ -132,26 +115,6 @@ async def start_session(request: Request, account_id: str, *, password_hash: str
     if not unchanged:
         raise Unauthorized("wrong login or password")
     return session_id, refresh_token
-
-
-async def add_refresh_token(transaction: Connection, account_id: str, session_id: str, expires_at: int) -> str:
-    token = new_refresh_token()
-    await transaction.execute(
-        "INSERT INTO refresh_tokens (token_hash, account_id, session_id, expires_at)"
-        " VALUES (:token_hash, :account_id, :session_id, :expires_at)",
-        {
-            "token_hash": refresh_token_hash(token),
-            "account_id": account_id,
-            "session_id": session_id,
-            "expires_at": expires_at,
-        },
-    )
-    return token
-
-
-def tokens(state: AccountsState, account: Account, session_id: str, refresh_token: str) -> Tokens:
-    access_token = state.token_keys.issue(account.id, session_id)
-    return Tokens(access_token, refresh_token, "Bearer", state.token_keys.ttl, account)
 
 
 @operation(problems={401: "the refresh token is invalid, expired or spent"})

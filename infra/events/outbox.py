@@ -59,9 +59,9 @@ class Outbox:
 
         For a transaction that has locked something of the subject.
         """
-        newest = "SELECT MAX(id) FROM outbox WHERE subject = :subject"
-        [(last,)] = await transaction.fetch_all(newest, {"subject": subject}) if self.sink else [(None,)]
-        return new_id(after=max(after, last or ""))
+        newest = "SELECT id FROM outbox WHERE subject = :subject ORDER BY id DESC LIMIT 1"
+        row = await transaction.fetch_one(newest, {"subject": subject}) if self.sink else None
+        return new_id(after=max(after, row[0]) if row else after)
 
     async def add(self, transaction: Connection, event_type: str, subject: str, event_id: str, data: object) -> None:
         """Writes what the transaction has done; `event_id` is above those of the subject's earlier events."""

@@ -3,9 +3,12 @@
 import hmac
 import json
 import math
+import re
 import time
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
 
 import httpx
 import jwt
@@ -13,7 +16,7 @@ import pytest
 
 from tests.conftest import TEST_SETTINGS, StartService
 from tests.faults.load import QuickService
-from tests.support.service import Account, Service
+from tests.support.service import ROOT, Account, Service
 
 OLD_KEY, NEW_KEY = "an old key that is long enough for HS512." * 2, "a new key that is long enough for HS512." * 2
 
@@ -193,6 +196,34 @@ def test_tokens_of_a_previous_key_are_still_accepted_and_new_ones_have_the_new_k
     assert me(new, account) == 200
     newer = refresh(new, account.refresh_token).json()["access_token"]
     assert jwt.decode(newer, NEW_KEY, ["HS256"], audience="berth")["sub"] == account.id
+
+
+def steps_of_the_page() -> list[dict[str, Any]]:
+    """The settings before, after each step, and at the end, as docs/operations.md has them."""
+    page = (ROOT / "docs/operations.md").read_text(encoding="utf-8").partition("## A new SECRET_KEY")[2]
+    rows = re.findall(r"^\|[^|]+\| (old|new) \| (old|new|) ?\|$", page.partition("\n## ")[0], re.MULTILINE)
+    keys = {"old": OLD_KEY, "new": NEW_KEY, "": ""}
+    return [{"SECRET_KEY": keys[key], "SECRET_KEY_PREVIOUS": keys[previous]} for key, previous in rows]
+
+
+def test_a_key_is_replaced_in_three_steps_and_no_client_gets_a_401(start_service: StartService) -> None:
+    """Each roll-out is a time in which one instance has the settings of a step, and another still those before."""
+    steps = steps_of_the_page()
+    assert [step["SECRET_KEY"] for step in (steps[0], steps[-1])] == [OLD_KEY, NEW_KEY]
+    first = start_service(**steps[0])
+    instances = [first, *(start_service(**step, DATA_DIR=first.env["DATA_DIR"]) for step in steps[1:])]
+    assert len(instances) == 4
+    tokens = vars(first.sign_up())
+    for before, after in pairwise(instances):
+        if after is instances[-1]:  # ACCESS_TOKEN_TTL later: what the old key has signed has expired
+            tokens = refresh(before, tokens["refresh_token"]).json()
+        for issuer in (before, after, before):
+            headers = {"Authorization": f"Bearer {tokens['access_token']}"}
+            assert [each.client.get("/v1/auth/me", headers=headers).status_code for each in (before, after)] == [
+                200,
+                200,
+            ]
+            tokens = refresh(issuer, tokens["refresh_token"]).json()
 
 
 def test_an_instance_with_a_new_key_only_refuses_tokens_of_the_old_one(start_service: StartService) -> None:

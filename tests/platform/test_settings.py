@@ -527,6 +527,24 @@ def test_one_short_previous_key_among_good_ones_is_refused() -> None:
     assert list(refused(SECRET_KEY_PREVIOUS=f"{KEY},short")) == ["SECRET_KEY_PREVIOUS"]
 
 
+@pytest.mark.parametrize("file", [False, True], ids=["variable", "file"])
+@pytest.mark.parametrize("name", ["SECRET_KEY", "SECRET_KEY_PREVIOUS"])
+@pytest.mark.parametrize("around", ["{}", " {}", "{}\t", "{}\n", "\t{}\r\n\n"], ids=repr)
+def test_a_key_is_the_same_bytes_in_either_variable_and_in_either_ones_file(
+    name: str, around: str, file: bool, tmp_path: Path
+) -> None:
+    key = f"with blanks {KEY} in it"
+    (tmp_path / "key").write_bytes(around.format(key).encode())
+    given = {f"{name}_FILE": str(tmp_path / "key")} if file else {name: around.format(key)}
+    assert getattr(load(**given), name.lower()) in {key, (key,)}
+
+
+def test_a_key_that_could_not_stand_among_previous_ones_is_refused() -> None:
+    text = refused(SECRET_KEY=f"{KEY},{OTHER_KEY}")["SECRET_KEY"]
+    assert "comma" in text
+    assert KEY not in text
+
+
 @pytest.mark.parametrize("token", ["two words", "é", "a\nb", "\na"])
 @pytest.mark.parametrize("name", ["METRICS_TOKEN", "EVENTS_TOKEN"])
 def test_a_token_that_no_header_can_carry_is_refused(name: str, token: str) -> None:

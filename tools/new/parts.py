@@ -129,7 +129,7 @@ RULES = (
             ("redis_password secret_key;", "redis_password;"),
             (", `REDIS_PASSWORD` and `SECRET_KEY`:", " and `REDIS_PASSWORD`:"),
             ("the last three come from files", "the last two come from files"),
-            ("and five secrets", "and four secrets"),
+            ("and six secrets", "and four secrets"),
             ("Accounts and sessions as one container-native ASGI service", "A container-native ASGI service"),
         ),
     ),
