@@ -15,6 +15,7 @@ from infra.metrics.counters import Family
 from infra.redis.store import Store
 
 TTL = 60  # seconds: the age that the contract allows
+TTL_MS = TTL * 1000
 TOMBSTONE = b""
 DISTRUST = TTL + 15  # seconds: then nothing is left of what a slow reader put there before the commit
 BATCH = 500  # tombstones at a time
@@ -49,7 +50,7 @@ class SessionCache:
     def _trusted(self, keys: tuple[str, str], read_at: int) -> bool:
         if self.changed and not self.changed.keys().isdisjoint(keys):
             return False
-        return read_at >= max(self.redis.returned_at, now_ms() - TTL * 1000)
+        return read_at >= self.redis.returned_at and read_at >= now_ms() - TTL_MS
 
     async def put(self, account_id: str, session_id: str, account: bytes, *, read_at: int, expires_at: int) -> None:
         """Keeps what was read from the database, unless it has changed since. Both times: Unix milliseconds."""
