@@ -203,7 +203,7 @@ async def change_password(
     current_hash = await confirm_password(request, principal, body.current_password)
     await check_own_password(request, principal, body.new_password)
     new_hash = await request.state.passwords.hash(body.new_password)
-    now = now_ms()
+    now, tells = now_ms(), prefers_representation(prefer)
     async with request.state.database.transaction() as transaction:
         changed = await transaction.execute(
             "UPDATE accounts SET password_hash = :new_hash, updated_at = :now"
@@ -212,10 +212,13 @@ async def change_password(
         )
         if not changed:
             raise Problem(409, "the password was changed by another request")
-        refresh_token = await end_other_sessions(transaction, principal)
+        expires_at = await check_session(transaction, principal)
+        if not tells:
+            expires_at = min(expires_at, now + request.state.settings.access_token_ttl * 1000)
+        refresh_token = await end_other_sessions(transaction, principal, expires_at)
         await request.state.sessions.forget_account(principal.account.id)
     audit.info("password changed", extra={"event": "password.changed"})
-    if not prefers_representation(prefer):
+    if not tells:
         return Response(status_code=204)
     account = msgspec.structs.replace(principal.account, updated_at=utc(now))
     answer = json_response(tokens(request.state, account, principal.session_id, refresh_token))
@@ -223,10 +226,13 @@ async def change_password(
     return answer
 
 
-async def end_other_sessions(transaction: Connection, principal: Principal) -> str:
-    """Whoever has a token of the account has none any more: the own session's new refresh token, which replaces it."""
+async def end_other_sessions(transaction: Connection, principal: Principal, expires_at: int) -> str:
+    """The own session's new refresh token, which expires with it; every other one of the account is dead."""
     values = {"account_id": principal.account.id, "session_id": principal.session_id}
-    expires_at = await check_session(transaction, principal)
+    await transaction.execute(
+        "UPDATE sessions SET expires_at = :expires_at WHERE account_id = :account_id AND id = :session_id",
+        values | {"expires_at": expires_at},
+    )
     await transaction.execute("DELETE FROM sessions WHERE account_id = :account_id AND id <> :session_id", values)
     await transaction.execute(
         "DELETE FROM refresh_tokens WHERE account_id = :account_id", {"account_id": principal.account.id}

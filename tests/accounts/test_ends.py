@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import jwt
@@ -104,6 +105,7 @@ def test_a_changed_password_replaces_the_own_sessions_refresh_token(crew: Crew) 
         "/v1/auth/me/password", json=change, headers=crew.own.headers | {"Prefer": "return=representation"}
     )
     assert (answer.status_code, answer.headers["preference-applied"]) == (200, "return=representation")
+    assert not ends_within(crew, 900)
     tokens = answer.json()
     assert tokens["account"] == crew.ask("GET", "me").json()
     assert crew.refresh(crew.own.refresh_token).status_code == 401  # whoever has it keeps nobody out
@@ -116,6 +118,12 @@ def test_a_changed_password_replaces_the_own_sessions_refresh_token(crew: Crew) 
     assert claims["sid"] == crew.own.session_id
 
 
+def ends_within(crew: Crew, seconds: int) -> bool:
+    """The only session that is left."""
+    [item] = crew.ask("GET", "sessions").json()["items"]
+    return datetime.fromisoformat(item["expires_at"]) <= datetime.now(UTC) + timedelta(seconds=seconds)
+
+
 @pytest.mark.parametrize("prefer", [{}, {"Prefer": "return=minimal"}, {"Prefer": "respond-async"}], ids=str)
 def test_to_whom_no_new_refresh_token_is_told_the_session_lives_as_long_as_its_access_token(
     crew: Crew, prefer: dict[str, str]
@@ -125,6 +133,7 @@ def test_to_whom_no_new_refresh_token_is_told_the_session_lives_as_long_as_its_a
     assert (answer.status_code, answer.content) == (204, b"")
     assert crew.refresh(crew.own.refresh_token).status_code == 401
     assert crew.ask("GET", "me").status_code == 200
+    assert ends_within(crew, 900)
     assert crew.service.log_in(crew.own.username, "another password").id == crew.own.id
 
 
