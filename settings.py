@@ -112,9 +112,7 @@ class Settings:
     redis_timeout: float = variable("1", SECONDS, "seconds for one command")
 
     secret_key: str = variable(None, KEY, "signs tokens; required in dev and prod", "local, test: kept in DATA_DIR")
-    secret_key_previous: tuple[str, ...] = variable(
-        "", KEYS, "other keys whose tokens are accepted, while SECRET_KEY is replaced"
-    )
+    secret_key_previous: tuple[str, ...] = variable("", KEYS, "other keys whose tokens are accepted")
     access_token_ttl: int = variable("900", COUNT, "seconds an access token lives")
     refresh_token_ttl: int = variable("2592000", COUNT, "seconds a refresh token lives")
     login_rate_limit: RateLimit = variable("10/300", RATE, "failed attempts / seconds, per account and per client")

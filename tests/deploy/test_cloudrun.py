@@ -94,7 +94,7 @@ def test_every_secret_comes_from_secret_manager(file: str) -> None:
             assert not re.search("PASSWORD|SECRET|TOKEN", variable["name"])
 
 
-def test_the_service_takes_a_key_that_is_to_come_or_go() -> None:
+def test_a_key_that_is_to_come_or_go_has_a_secret_of_its_own() -> None:
     assert {"SECRET_KEY", "SECRET_KEY_PREVIOUS"} <= workload("service.yaml").variables.keys()
 
 
