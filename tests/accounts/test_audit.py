@@ -8,7 +8,7 @@ from tests.conftest import StartService
 from tests.support.service import Service
 
 PASSWORD, NEW = "correct horse", "battery staple"
-TOLD = ("severity", "event", "account_id", "session_id", "client", "limit")
+TOLD = ("severity", "event", "account_id", "session_id", "client", "limit", "changed")
 HERE = {"client": "127.0.0.1"}
 
 
@@ -18,7 +18,7 @@ def told(service: Service, answer: httpx.Response) -> dict[str, Any]:
     return {name: line[name] for name in TOLD if name in line}
 
 
-def info(event: str, **more: str) -> dict[str, str]:
+def info(event: str, **more: object) -> dict[str, object]:
     return {"severity": "INFO", "event": event, **more}
 
 

@@ -177,7 +177,7 @@ def test_what_an_instance_adds_or_finds_at_its_start_it_sends_without_waiting_fo
 def test_what_is_rolled_back_is_not_told(start_service: StartService, sink: Sink, sql: Sql) -> None:
     service = start_service(K_SINK=sink.url)
     account = service.sign_up()
-    body = {"username": account.username, "email": "other@example.com", "password": "12345678"}
+    body = {"username": account.username, "email": "other@example.com", "password": "pass 12345678"}
     assert service.client.post("/v1/auth/register", json=body).status_code == 409
     sink.wait_for(account.id, "registered")
     wait_until_empty(service, sql)
