@@ -19,8 +19,10 @@ ROOMS = {
         "tests/platform/test_outbox.py",
         "tests/faults/test_races.py",
         "tests/faults/test_overload.py",
+        "tests/faults/test_redis.py",
     ],
     "infra/base": [
+        "tests/platform/test_ids.py",
         "tests/platform/test_settings.py",
         "tests/platform/test_time_limits.py",
         "tests/platform/test_operations.py",
@@ -43,6 +45,7 @@ ROOMS = {
         "tests/platform/test_protocol.py",
     ],
     "infra/http": [
+        "tests/platform/test_preferences.py",
         "tests/platform/test_operations.py",
         "tests/platform/test_wrong_fields.py",
         "tests/platform/test_errors.py",

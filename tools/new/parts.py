@@ -137,7 +137,7 @@ RULES = (
             ("redis_password secret_key;", "redis_password;"),
             (", `REDIS_PASSWORD` and `SECRET_KEY`:", " and `REDIS_PASSWORD`:"),
             ("the last three come from files", "the last two come from files"),
-            ("and five secrets", "and four secrets"),
+            ("and eight secrets", "and six secrets"),
             ("Accounts and sessions as one container-native ASGI service", "A container-native ASGI service"),
         ),
     ),
