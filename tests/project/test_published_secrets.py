@@ -53,10 +53,13 @@ def python_secrets(tree: ast.AST) -> Iterator[str]:
             name = target.id if isinstance(target, ast.Name) else getattr(target, "value", target)
             if isinstance(name, str) and (name == "key" or (name.isupper() and CALLED.fullmatch(name))):
                 shortest = SHORTEST if name.isupper() else 32
-                no_secret = ("(?", f"{name} is ")  # a pattern, a message
-                yield from (
-                    text for text in texts_of(value) if len(text) >= shortest and not text.startswith(no_secret)
-                )
+                texts = (text for text in texts_of(value) if len(text) >= shortest)
+                yield from (text for text in texts if not is_something_else(text, name))
+
+
+def is_something_else(text: str, name: str) -> bool:
+    """A pattern, or a message about the secret."""
+    return text.startswith(("(?", "[", f"{name} is ")) or "{0}" in text
 
 
 def texts_of(value: ast.expr | None) -> Iterator[str]:
