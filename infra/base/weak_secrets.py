@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 from infra.base.kinds import KEY, KEYS, TOKEN, Kind
-from infra.base.published_secrets import PUBLISHED
+from infra.base.published_secrets import BEGINNINGS, PUBLISHED
 
 LONG = 16  # characters; a published secret that is so long isn't part of another one by chance
 # How much `content` tells apart what was made by chance: 32 hexadecimal digits have 14 once in 20,000 times.
@@ -24,7 +24,9 @@ def weakness(secret: str, kind: Kind) -> str:
 
 def is_published(secret: str) -> bool:
     folded = secret.strip().casefold()
-    return any(known == folded or (len(known) >= LONG and known in folded) for known in PUBLISHED)
+    return folded.startswith(BEGINNINGS) or any(
+        known == folded or (len(known) >= LONG and known in folded) for known in PUBLISHED
+    )
 
 
 def content(secret: str) -> int:
