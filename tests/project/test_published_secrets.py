@@ -33,7 +33,10 @@ def secrets_in(path: Path, text: str) -> Iterator[str]:
         yield from python_secrets(ast.parse(text))
     else:
         pattern = IN_YAML if path.suffix in {".yaml", ".yml"} else IN_TEXT
-        yield from (found[1].strip("\r '\"") for found in pattern.finditer(text))
+        for found in pattern.finditer(text):
+            value = found[1].strip("\r '\"")
+            given = re.fullmatch(r"\$\{?\w+(?::?-(.*))?\}?", value)  # by another variable, perhaps with a default
+            yield (given[1] or "").removesuffix("}") if given else value
 
 
 def python_secrets(tree: ast.AST) -> Iterator[str]:
