@@ -156,12 +156,8 @@ def test_a_blank_after_an_address_does_not_tell_whether_it_exists(start_service:
     tried: list[list[int]] = []
     for email in (service.sign_up().email, "nobody@example.com"):
         bodies = [{"login": email + " " * (n % 3), "password": "wrong one"} for n in range(8)]
-        # each time from another address, or the second one would find the first one's limit
-        forwarded = [{"X-Forwarded-For": f"203.0.{len(tried)}.{n}"} for n in range(8)]
-        answers = [
-            service.client.post("/v1/auth/login", json=body, headers=headers)
-            for body, headers in zip(bodies, forwarded, strict=True)
-        ]
+        headers = {"X-Forwarded-For": f"203.0.113.{len(tried)}"}  # a client of its own
+        answers = [service.client.post("/v1/auth/login", json=body, headers=headers) for body in bodies]
         tried.append([answer.status_code for answer in answers])
     assert tried == [[401] * 6 + [429] * 2] * 2
 
