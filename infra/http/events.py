@@ -15,7 +15,6 @@ from infra.http.problems import Problem
 Event = TypeVar("Event", bound=CloudEvent)
 
 PREFIX = "ce-"
-NO_ATTRIBUTES = {"data", "datacontenttype"}  # the one is the body, the other its Content-Type
 ENCODED = r"(?:[ !\x23\x24\x26-\x7e]|%[0-9A-Fa-f]{2})*+"
 FORBIDDEN = r"[\x00-\x1f\x7f-\x9f\ufdd0-\ufdef]"  # and the last two code points of each plane (spec.md, 3.1)
 SCHEDULE_TIME = "x-cloudscheduler-scheduletime"
@@ -44,9 +43,10 @@ def binary_attributes(headers: Iterable[tuple[str, str]]) -> Iterator[tuple[str,
     for name, value in headers:
         if name.startswith(PREFIX):
             attribute = name.removeprefix(PREFIX)
-            if not re.fullmatch("[a-z0-9]+", attribute) or attribute in NO_ATTRIBUTES:
+            if not re.fullmatch("[a-z0-9]+", attribute) or attribute == "datacontenttype":
                 raise ValueError(f"{name} is no event attribute's header")
-            yield attribute, decoded(name, value.strip(OWS))
+            if attribute != "data":  # which is the body
+                yield attribute, decoded(name, value.strip(OWS))
         elif name == "content-type" and value:
             yield "datacontenttype", value
 
