@@ -81,7 +81,7 @@ def test_a_proxy_has_the_limit_in_all_only(start_service: StartService) -> None:
 
 def test_a_crowd_over_the_limit_leaves_room_for_health_and_one_line(start_service: StartService) -> None:
     service = start_service(MAX_CONNECTIONS=2, FORWARDED_ALLOW_IPS=ELSEWHERE)
-    with open_connections(service, ["127.0.0.1"] * 200) as crowd:
+    with open_connections(service, ["127.0.0.1"] * 300) as crowd:
         assert statuses(service) == [503, 200]
         crowd[70].settimeout(10)
         assert crowd[70].recv(1) == b""  # displaced, or silent for too long
