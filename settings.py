@@ -112,7 +112,7 @@ class Settings:
     redis_timeout: float = variable("1", SECONDS, "seconds for one command")
 
     secret_key: str = variable(None, KEY, "signs tokens; required in dev and prod", "local, test: kept in DATA_DIR")
-    secret_key_previous: tuple[str, ...] = variable("", KEYS, "old keys, whose tokens are still accepted")
+    secret_key_previous: tuple[str, ...] = variable("", KEYS, "other keys whose tokens are accepted")
     access_token_ttl: int = variable("900", COUNT, "seconds an access token lives")
     refresh_token_ttl: int = variable("2592000", COUNT, "seconds a refresh token lives")
     session_max_age: int = variable("7776000", COUNT, "seconds a session lives at most, however often it is refreshed")

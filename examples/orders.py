@@ -31,7 +31,7 @@ def introspect(token: str) -> dict[str, Any]:
 async def list_orders(request: Request) -> JSONResponse:
     token = request.headers.get("Authorization", "").removeprefix("Bearer ")
     whose = await asyncio.to_thread(introspect, token)
-    if whose.get("token_type") != "Bearer":  # not a live access token
+    if not whose["active"]:
         return JSONResponse({"title": "Unauthorized"}, 401, headers={"WWW-Authenticate": "Bearer"})
     return JSONResponse({"orders_of": whose["username"]})
 

@@ -3,20 +3,26 @@
 from collections.abc import Callable, Mapping
 from functools import partial
 
+import msgspec
 from msgspec import UNSET, Struct, UnsetType
+from starlette.responses import Response
 
 from handlers.accounts.names import Email, Username, clean_email, clean_username, email_key, unique_key
 from handlers.accounts.password_rules import NewPassword, Password, check_new_password
 from handlers.accounts.passwords import Purpose, Who
-from handlers.accounts.principal import Account, AccountRow, Principal, account_of, name_account
+from handlers.accounts.principal import Account, AccountRow, Principal, account_of, check_session, name_account
 from handlers.accounts.state import Request
+from handlers.accounts.token_pairs import Tokens, add_refresh_token, tokens
 from infra.base.ids import new_id
 from infra.base.times import now_ms, utc
-from infra.http.bodies import invalid_fields
+from infra.http.bodies import invalid_fields, json_response
 from infra.http.clients import network
 from infra.http.operations import operation
+from infra.http.parameters import Header
+from infra.http.preferences import REPRESENTATION, prefers_representation
 from infra.http.problems import FieldError, Problem, Unauthorized
 from infra.logs import get_logger
+from infra.sql.database import Connection
 from settings import EVENTS
 
 NAMING = {409: "the username or the email is taken", 429: "too many names were tried"}
@@ -34,6 +40,7 @@ class Registration(Struct, forbid_unknown_fields=True):
 
 
 class AccountChanges(Struct, forbid_unknown_fields=True):
+    current_password: Password
     username: Username | UnsetType = UNSET
     email: Email | UnsetType = UNSET
 
@@ -112,7 +119,7 @@ async def read_me(request: Request, principal: Principal) -> Account:
     return principal.account
 
 
-@operation(problems=NAMING)
+@operation(problems={**NAMING, **WRONG_PASSWORD, 429: "too many wrong passwords, or too many names were tried"})
 async def update_me(request: Request, principal: Principal, body: AccountChanges) -> Account:
     """Change the username or the email; what the body doesn't name stays."""
     reserved, checks = request.state.settings.reserved_usernames, dict[str, Callable[[], str]]()
@@ -121,33 +128,51 @@ async def update_me(request: Request, principal: Principal, body: AccountChanges
     if body.email is not UNSET:
         checks["email"] = partial(clean_email, body.email)
     right = all_right(checks)
-    username, email = right.get("username"), right.get("email")
+    await confirm_password(request, principal, body.current_password)
+    changes = {name: text for name, text in right.items() if text != getattr(principal.account, name)}
+    if not changes:
+        return principal.account
     async with (
         request.state.limits.naming(network(client_address(request)), principal.account.id),
         request.state.database.transaction() as transaction,
     ):
-        await transaction.execute(
-            "UPDATE accounts SET username = COALESCE(:username, username), email = COALESCE(:email, email),"
-            " username_key = COALESCE(:username_key, username_key), email_key = COALESCE(:email_key, email_key),"
-            " updated_at = :now WHERE id = :id",
-            {
-                "id": principal.account.id,
-                "username": username,
-                "username_key": username and unique_key(username),
-                "email": email,
-                "email_key": email and email_key(email),
-                "now": now_ms(),
-            },
-        )
-        row = await transaction.fetch_one(
-            "SELECT id, username, email, created_at, updated_at FROM accounts WHERE id = :id",
-            {"id": principal.account.id},
-        )
-    await request.state.sessions.forget_account(principal.account.id)
+        account = await change_account(transaction, principal, changes)
+        await request.state.sessions.forget_account(account.id)
+        # only with events:
+        outbox = request.state.outbox
+        event_id = await outbox.next_id(transaction, account.id, after=account.id)
+        await outbox.add(transaction, f"{EVENTS}.account.updated", account.id, event_id, account)
+    outbox.filled.set()
+    # end only
+    audit.info("account updated", extra={"event": "account.updated", "changed": sorted(changes)})
+    return account
+
+
+async def change_account(transaction: Connection, principal: Principal, changes: dict[str, str]) -> Account:
+    """The account as it is then; a 401 Problem when it, or the session, has gone meanwhile."""
+    username, email = changes.get("username"), changes.get("email")
+    await transaction.execute(
+        "UPDATE accounts SET username = COALESCE(:username, username), email = COALESCE(:email, email),"
+        " username_key = COALESCE(:username_key, username_key), email_key = COALESCE(:email_key, email_key),"
+        " updated_at = :now WHERE id = :id",
+        {
+            "id": principal.account.id,
+            "username": username,
+            "username_key": username and unique_key(username),
+            "email": email,
+            "email_key": email and email_key(email),
+            "now": now_ms(),
+        },
+    )
+    await check_session(transaction, principal)
+    row = await transaction.fetch_one(
+        "SELECT id, username, email, created_at, updated_at FROM accounts WHERE id = :id",
+        {"id": principal.account.id},
+        into=AccountRow,
+    )
     if not row:
         raise Unauthorized("the account has been deleted", "invalid_token")
-    audit.info("account updated", extra={"event": "account.updated"})
-    return account_of(AccountRow(*row))
+    return account_of(row)
 
 
 @operation(problems=WRONG_PASSWORD)
@@ -158,52 +183,79 @@ async def delete_me(request: Request, principal: Principal, body: Confirmation) 
     values = {"account_id": account_id}
     async with request.state.database.transaction() as transaction:
         deleted = await transaction.execute("DELETE FROM accounts WHERE id = :account_id", values)
+        if deleted:
+            await check_session(transaction, principal)
         await transaction.execute("DELETE FROM sessions WHERE account_id = :account_id", values)
         await transaction.execute("DELETE FROM refresh_tokens WHERE account_id = :account_id", values)
         await transaction.execute("DELETE FROM known_clients WHERE account_id = :account_id", values)
         for hook in request.state.hooks[ACCOUNT_DELETED]:
             await hook(transaction, account_id)
+        await request.state.sessions.forget_account(account_id)
         # only with events:
-        outbox = request.state.outbox
+        outbox, gone = request.state.outbox, Deleted(account_id)
         if deleted:
-            event_id = new_id(after=account_id)  # the id of the event that told of its registration
-            await outbox.add(transaction, f"{EVENTS}.account.deleted", account_id, event_id, Deleted(account_id))
+            await outbox.redact(transaction, account_id, gone)
+            # Of the events that it is above, one told of the registration: with the account's id as its own.
+            event_id = await outbox.next_id(transaction, account_id, after=account_id)
+            await outbox.add(transaction, f"{EVENTS}.account.deleted", account_id, event_id, gone)
     outbox.filled.set()
     # end only
-    await request.state.sessions.forget_account(account_id)
     if deleted:
         audit.info("account deleted", extra={"event": "account.deleted"})
 
 
-@operation(problems={409: "another request changed the password", **WRONG_PASSWORD})
-async def change_password(request: Request, principal: Principal, body: PasswordChange) -> None:
-    """Change the password; every other session of the account ends."""
+@operation(answers={200: Tokens, 204: None}, problems={409: "another request changed the password", **WRONG_PASSWORD})
+async def change_password(
+    request: Request, principal: Principal, body: PasswordChange, prefer: Header[str | None]
+) -> Response:
+    """Change the password; every other session of the account ends, and so does this one's refresh token.
+
+    With `Prefer: return=representation` (RFC 7240) a new pair of tokens is answered. Without, the session lives as long
+    as its access token.
+    """
     current_hash = await confirm_password(request, principal, body.current_password)
     await check_own_password(request, principal, body.new_password)
-    values = {"account_id": principal.account.id, "session_id": principal.session_id}
     client = network(client_address(request))
     new_hash = await request.state.passwords.hash(body.new_password, Who(client, known=True))
+    now, tells = now_ms(), prefers_representation(prefer)
     async with request.state.database.transaction() as transaction:
         changed = await transaction.execute(
             "UPDATE accounts SET password_hash = :new_hash, updated_at = :now"
             " WHERE id = :account_id AND password_hash = :current_hash",
-            values | {"new_hash": new_hash, "current_hash": current_hash, "now": now_ms()},
+            {"account_id": principal.account.id, "new_hash": new_hash, "current_hash": current_hash, "now": now},
         )
-        if changed:
-            await transaction.execute(
-                "DELETE FROM sessions WHERE account_id = :account_id AND id <> :session_id", values
-            )
-            await transaction.execute(
-                "DELETE FROM refresh_tokens WHERE account_id = :account_id AND session_id <> :session_id", values
-            )
-            await transaction.execute(  # who knew the old one is a stranger again
-                "DELETE FROM known_clients WHERE account_id = :account_id AND network <> :network",
-                values | {"network": client},
-            )
-    await request.state.sessions.forget_account(principal.account.id)
-    if not changed:
-        raise Problem(409, "the password was changed by another request")
+        if not changed:
+            raise Problem(409, "the password was changed by another request")
+        expires_at = await check_session(transaction, principal)
+        if not tells:
+            expires_at = min(expires_at, now + request.state.settings.access_token_ttl * 1000)
+        await transaction.execute(  # who knew the old one is a stranger again
+            "DELETE FROM known_clients WHERE account_id = :account_id AND network <> :network",
+            {"account_id": principal.account.id, "network": client},
+        )
+        refresh_token = await end_other_sessions(transaction, principal, expires_at)
+        await request.state.sessions.forget_account(principal.account.id)
     audit.info("password changed", extra={"event": "password.changed"})
+    if not tells:
+        return Response(status_code=204)
+    account = msgspec.structs.replace(principal.account, updated_at=utc(now))
+    answer = json_response(tokens(request.state, account, principal.session_id, refresh_token))
+    answer.headers["Preference-Applied"] = REPRESENTATION
+    return answer
+
+
+async def end_other_sessions(transaction: Connection, principal: Principal, expires_at: int) -> str:
+    """The own session's new refresh token, which expires with it; every other one of the account is dead."""
+    values = {"account_id": principal.account.id, "session_id": principal.session_id}
+    await transaction.execute(
+        "UPDATE sessions SET expires_at = :expires_at WHERE account_id = :account_id AND id = :session_id",
+        values | {"expires_at": expires_at},
+    )
+    await transaction.execute("DELETE FROM sessions WHERE account_id = :account_id AND id <> :session_id", values)
+    await transaction.execute(
+        "DELETE FROM refresh_tokens WHERE account_id = :account_id", {"account_id": principal.account.id}
+    )
+    return await add_refresh_token(transaction, principal.account.id, principal.session_id, expires_at)
 
 
 async def check_own_password(request: Request, principal: Principal, new_password: str) -> None:

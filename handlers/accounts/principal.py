@@ -14,6 +14,10 @@ from infra.http.parts import Reader
 from infra.http.problems import Unauthorized
 from infra.http.service_tokens import authorization
 from infra.logs import name_user
+from infra.sql.database import Connection
+
+SAFE_METHODS = ("GET", "HEAD")  # RFC 9110, section 9.2.1; whatever changes data asks the database who may
+ENDED = "the session has ended"
 
 WRONG_TOKENS = 20  # times LOGIN_RATE_LIMIT: of each kind, from one address
 
@@ -53,9 +57,9 @@ async def authenticate(request: Request, _: Any = None) -> Principal:
             await count_wrong_token(request, "access token")
         raise Unauthorized("the access token is invalid or has expired", "invalid_token")
     name_account(token.account_id)
-    account = await live_account(state, token)
+    account = await live_account(state, token, may_be_cached=request.method in SAFE_METHODS)
     if not account:
-        raise Unauthorized("the session has ended", "invalid_token")
+        raise Unauthorized(ENDED, "invalid_token")
     return Principal(account, token.session_id)
 
 
@@ -79,27 +83,43 @@ async def count_wrong_token(request: Request, kind: str) -> None:
     await request.state.refusals.count(request, kind, RateLimit(attempts * WRONG_TOKENS, seconds))
 
 
-async def live_account(state: AccountsState, token: AccessToken) -> Account | None:
+async def live_account(state: AccountsState, token: AccessToken, *, may_be_cached: bool) -> Account | None:
     """The account of the token's session, or None when the session has ended.
 
-    One that has ended elsewhere may be taken for alive as long as Redis keeps it, a minute at most.
+    `may_be_cached`: one that has ended elsewhere may be taken for alive as long as Redis keeps it, a minute at most.
     """
-    cached = await state.sessions.get(token.account_id, token.session_id)
-    if cached:
+    if may_be_cached and (cached := await state.sessions.get(token.account_id, token.session_id)):
         return msgspec.json.decode(cached, type=Account)
+    now = now_ms()
     row = await state.database.fetch_one(
         "SELECT a.id, a.username, a.email, a.created_at, a.updated_at, s.expires_at FROM sessions s"
         " JOIN accounts a ON a.id = s.account_id"
         " WHERE s.account_id = :account_id AND s.id = :session_id AND s.expires_at > :now",
-        {"account_id": token.account_id, "session_id": token.session_id, "now": now_ms()},
+        {"account_id": token.account_id, "session_id": token.session_id, "now": now},
     )
     if not row:
         return None
     *columns, expires_at = row
     account = account_of(AccountRow(*columns))
-    if state.redis.enabled:
-        await state.sessions.put(account.id, token.session_id, msgspec.json.encode(account), expires_at=expires_at)
+    if may_be_cached and state.redis.enabled:
+        as_json = msgspec.json.encode(account)
+        await state.sessions.put(account.id, token.session_id, as_json, read_at=now, expires_at=expires_at)
     return account
+
+
+async def check_session(transaction: Connection, principal: Principal) -> int:
+    """When the session ends, in Unix milliseconds; a 401 Problem when it has ended since it was looked at.
+
+    That may be a while ago: a password takes its time. For a transaction that has written the account's row: whoever
+    ends all its sessions waits for that.
+    """
+    alive = await transaction.fetch_one(
+        "SELECT expires_at FROM sessions WHERE account_id = :account_id AND id = :session_id",
+        {"account_id": principal.account.id, "session_id": principal.session_id},
+    )
+    if not alive:
+        raise Unauthorized(ENDED, "invalid_token")
+    return int(alive[0])
 
 
 def account_of(row: AccountRow) -> Account:

@@ -3,7 +3,7 @@
 Whoever changes several rows locks them in the order account, session, refresh token.
 """
 
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, NamedTuple
 
 from msgspec import Meta, Struct
 
@@ -12,9 +12,10 @@ from handlers.accounts.known_clients import remember_client
 from handlers.accounts.names import SENT_MAX, login_key
 from handlers.accounts.password_rules import Password
 from handlers.accounts.passwords import Who
-from handlers.accounts.principal import Account, AccountRow, Principal, account_of, count_wrong_token, name_account
+from handlers.accounts.principal import AccountRow, Principal, account_of, count_wrong_token, name_account
 from handlers.accounts.state import AccountsState, Request
-from handlers.accounts.tokens import new_refresh_token, refresh_token_hash
+from handlers.accounts.token_pairs import RefreshToken, Tokens, add_refresh_token, tokens
+from handlers.accounts.tokens import refresh_token_hash
 from infra.base.ids import Id, new_id
 from infra.base.times import Time, now_ms, utc
 from infra.http.clients import network
@@ -48,26 +49,8 @@ class Login(Struct, forbid_unknown_fields=True):
     password: Password
 
 
-RefreshToken = Annotated[
-    str,
-    Meta(max_length=256, description="a refresh token", examples=["brt_8OUWS853XymIJEfhSYgXqYlJLrx0X2dpC52Q6kEyjk0"]),
-]
-
-
 class Refresh(Struct, forbid_unknown_fields=True):
     refresh_token: RefreshToken
-
-
-class Tokens(Struct):
-    """RFC 6749, section 5.1, and the account."""
-
-    access_token: Annotated[
-        str, Meta(description="a JWT", examples=["eyJhbGciOiJIUzI1NiIsImtpZCI6IjRkMWEyYjNjIn0.e30.c2ln"])
-    ]
-    refresh_token: RefreshToken
-    token_type: Literal["Bearer"]
-    expires_in: Annotated[int, Meta(description="seconds", examples=[900])]
-    account: Account
 
 
 class Credentials(NamedTuple):
@@ -185,26 +168,6 @@ async def make_room(transaction: Connection, account_id: str, newest: str, most:
     return displaced
 
 
-async def add_refresh_token(transaction: Connection, account_id: str, session_id: str, expires_at: int) -> str:
-    token = new_refresh_token()
-    await transaction.execute(
-        "INSERT INTO refresh_tokens (token_hash, account_id, session_id, expires_at)"
-        " VALUES (:token_hash, :account_id, :session_id, :expires_at)",
-        {
-            "token_hash": refresh_token_hash(token),
-            "account_id": account_id,
-            "session_id": session_id,
-            "expires_at": expires_at,
-        },
-    )
-    return token
-
-
-def tokens(state: AccountsState, account: Account, session_id: str, refresh_token: str) -> Tokens:
-    access_token = state.token_keys.issue(account.id, session_id)
-    return Tokens(access_token, refresh_token, "Bearer", state.token_keys.ttl, account)
-
-
 @operation(problems={401: "the refresh token is invalid, expired or spent", 429: "too many refreshes, or wrong tokens"})
 async def refresh(request: Request, body: Refresh) -> Tokens:
     """Exchange a refresh token for a new pair of tokens.
@@ -231,7 +194,6 @@ async def refresh(request: Request, body: Refresh) -> Tokens:
     await count_refresh(request, account.id, session_id)
     refresh_token = await rotate(state, row, token_hash, expires_at)
     if not refresh_token:
-        await state.sessions.forget_session(account.id, session_id)
         audit.warning("refresh token used twice", extra={"event": "refresh.reused", "session_id": session_id})
         raise Unauthorized("the refresh token was used before: its session has ended")
     audit.info("session refreshed", extra={"event": "session.refreshed", "session_id": session_id})
@@ -275,6 +237,7 @@ async def rotate(state: AccountsState, row: RefreshTokenRow, token_hash: str, ex
                 await forget_spent_tokens(transaction, row.id, session_id)
             return await add_refresh_token(transaction, row.id, session_id, expires_at)
         await end_session(transaction, row.id, session_id)
+        await state.sessions.forget_session(row.id, session_id)
     return None
 
 
@@ -310,7 +273,7 @@ async def log_out(request: Request, principal: Principal) -> None:
     """End this session."""
     async with request.state.database.transaction() as transaction:
         await end_session(transaction, principal.account.id, principal.session_id)
-    await request.state.sessions.forget_session(principal.account.id, principal.session_id)
+        await request.state.sessions.forget_session(principal.account.id, principal.session_id)
     audit.info("logged out", extra={"event": "logout", "session_id": principal.session_id})
 
 
@@ -335,7 +298,8 @@ async def revoke_session(request: Request, principal: Principal, session_id: Id)
     """End one of the account's sessions."""
     async with request.state.database.transaction() as transaction:
         ended = await end_session(transaction, principal.account.id, session_id)
-    await request.state.sessions.forget_session(principal.account.id, session_id)
+        if ended:
+            await request.state.sessions.forget_session(principal.account.id, session_id)
     if not ended:
         raise Problem(404, "no such session")
     audit.info("session revoked", extra={"event": "session.revoked", "session_id": session_id})

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from infra.base.errors import Unavailable, describe
+from infra.base.ids import new_id
 from infra.base.times import now_ms
 from infra.events.cloudevents import STRUCTURED, CloudEvent
 from infra.events.sink import TIMEOUT, Sink
@@ -53,6 +54,15 @@ class Outbox:
         self.filled = asyncio.Event()  # set after a transaction that has added something
         self.delivered = self.failed = 0
 
+    async def next_id(self, transaction: Connection, subject: str, after: str) -> str:
+        """An id above `after` and those of the subject's events that are still here, wherever a clock was ahead.
+
+        For a transaction that has locked something of the subject.
+        """
+        newest = "SELECT id FROM outbox WHERE subject = :subject ORDER BY id DESC LIMIT 1"
+        row = await transaction.fetch_one(newest, {"subject": subject}) if self.sink else None
+        return new_id(after=max(after, row[0]) if row else after)
+
     async def add(self, transaction: Connection, event_type: str, subject: str, event_id: str, data: object) -> None:
         """Writes what the transaction has done; `event_id` is above those of the subject's earlier events."""
         if not self.sink:
@@ -73,6 +83,21 @@ class Outbox:
             "INSERT INTO outbox (id, subject, event, attempts, attempt_at) VALUES (:id, :subject, :event, 0, :now)",
             {"id": event_id, "subject": subject, "event": msgspec.json.encode(event).decode(), "now": now_ms()},
         )
+
+    async def redact(self, transaction: Connection, subject: str, data: object) -> None:
+        """Puts `data` in place of what the subject's events say that aren't sent yet. They still come first.
+
+        A delivery that has read one and not claimed it yet reads it again, since an attempt more is counted.
+        """
+        rows = await transaction.fetch_all(
+            "SELECT id, event FROM outbox WHERE subject = :subject", {"subject": subject}
+        )
+        for event_id, event in rows:
+            redacted = msgspec.structs.replace(msgspec.json.decode(event, type=CloudEvent), data=data)
+            await transaction.execute(
+                "UPDATE outbox SET event = :event, attempts = attempts + 1 WHERE id = :id",
+                {"id": event_id, "event": msgspec.json.encode(redacted).decode()},
+            )
 
     def collect(self) -> Iterator[Family]:
         yield Family(

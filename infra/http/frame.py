@@ -3,7 +3,6 @@ the metrics."""
 
 import asyncio
 import logging
-import random
 import re
 import time
 import traceback
@@ -14,7 +13,7 @@ from urllib.parse import quote
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from infra.base.errors import Unavailable
-from infra.base.ids import new_id
+from infra.base.ids import new_id, random_bytes
 from infra.base.times import now_ms
 from infra.http.cors import Cors
 from infra.http.fields import OWS, repeated_names
@@ -160,7 +159,7 @@ class Exchange:
 
 def context_of(headers: Mapping[bytes, bytes]) -> RequestContext:
     """A span of our own in the caller's trace: `traceparent` first, then `X-Cloud-Trace-Context`, else a new trace."""
-    random_hex = random.getrandbits(192).to_bytes(24).hex()
+    random_hex = random_bytes(24).hex()
     trace_id, sampled = trace_of(headers) or (random_hex[:32], False)
     request_id = ""
     if b"x-request-id" in headers:

@@ -22,6 +22,7 @@ from infra.http.reading import SMALL, Flow, Turns
 from settings import Settings
 
 MAX_HEADER_BYTES = 32 * 1024
+UNCOUNTED = 64  # bytes at most of a method, a version and the ends of lines
 MAX_HEADER_FIELDS = 100  # each takes far more memory than it has bytes
 MAX_PIPELINED = 100  # requests that wait for their turn on one connection
 MAX_UNSENT = 16 * 1024  # bytes of answers that the kernel doesn't take, after which no more are made
@@ -204,7 +205,7 @@ class Protocol(HttpToolsProtocol):
                 self.parser.feed_data(data)
             except httptools.HttpParserUpgrade as upgrade:
                 self.decline(data[upgrade.args[0] :])
-            if self.header_bytes > MAX_HEADER_BYTES:
+            if self.header_bytes > MAX_HEADER_BYTES + UNCOUNTED:
                 self.refuse(HEADERS_TOO_LARGE)
         except httptools.HttpParserError:
             self.refuse(self.refusal or unknown_version(self.url, self.data))
@@ -412,7 +413,7 @@ class Protocol(HttpToolsProtocol):
         """Answers after the requests before it, or in place of the one whose body has just broken off."""
         self.refused = True
         self.forget_header_timer()
-        self.headers = [header for header in self.headers if header[0] in OF_A_REFUSAL][: len(OF_A_REFUSAL)]
+        self.headers = [header for header in self.headers if header[0] in OF_A_REFUSAL][-len(OF_A_REFUSAL) :]
         if self.transport.is_closing():
             return
         if self.in_body:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from infra.base.background import background
 from infra.base.errors import NO_ANSWER, Unavailable, describe
 from infra.base.time_limits import TimeLimit
+from infra.base.times import now_ms
 from infra.logs import get_logger
 from infra.metrics.counters import Family
 from settings import Settings
@@ -41,6 +42,7 @@ class Store:
         self.time_limit = TimeLimit(settings.redis_timeout)
         self.cause = NO_ANSWER
         self.tried = asyncio.Event()  # once, whether it worked or not
+        self.returned_at = 0  # Unix milliseconds: what was written before may say what was so before Redis was lost
         self.before_use: list[Callable[[Client], Awaitable[None]]] = []  # what a client does before others get it
         self.errors = 0
         self.told: set[str] = set()  # why a command was refused
@@ -122,6 +124,7 @@ class Store:
                     async with asyncio.timeout(self.settings.redis_timeout):
                         client = await stack.enter_async_context(new_client(self.settings))
                         await try_commands(client, self.key("trial"))
+                        self.returned_at = now_ms() if self.tried.is_set() else 0
                         await self._prepare(client)
                     self.client = client
                     self.tried.set()

@@ -126,6 +126,12 @@ def test_a_password_that_is_too_short_too_long_or_holds_nul_is_a_422(service: Se
     assert answer.json()["errors"][0]["field"] == "password"
 
 
+def change(service: Service, account: Account, **changes: object) -> httpx.Response:
+    """With the account's password, unless another is given."""
+    body = {"current_password": account.password} | changes
+    return service.client.patch("/v1/auth/me", json=body, headers=account.headers)
+
+
 def test_me_is_the_account_of_the_token(service: Service, account: Account) -> None:
     answer = service.client.get("/v1/auth/me", headers=account.headers)
     assert answer.status_code == 200
@@ -150,7 +156,7 @@ def test_whatever_needs_an_account_is_a_401_without_a_token(service: Service, me
 
 
 def test_a_change_of_the_name_is_seen_at_once_and_leaves_the_email(service: Service, account: Account) -> None:
-    changed = service.client.patch("/v1/auth/me", json={"username": "Renamed"}, headers=account.headers)
+    changed = change(service, account, username="Renamed")
     now = service.client.get("/v1/auth/me", headers=account.headers).json()
     assert changed.status_code == 200
     assert changed.json() == now
@@ -159,7 +165,7 @@ def test_a_change_of_the_name_is_seen_at_once_and_leaves_the_email(service: Serv
 
 
 def test_the_new_email_logs_in_and_the_old_one_does_not(service: Service, account: Account) -> None:
-    service.client.patch("/v1/auth/me", json={"email": "New.Email@example.com"}, headers=account.headers)
+    change(service, account, email="New.Email@example.com")
     body = {"login": account.email, "password": account.password}
     assert service.client.post("/v1/auth/login", json=body).status_code == 401
     assert service.log_in("new.email@example.com", account.password).id == account.id
@@ -167,31 +173,66 @@ def test_the_new_email_logs_in_and_the_old_one_does_not(service: Service, accoun
 
 def test_a_change_to_a_name_that_is_taken_is_a_409_and_changes_nothing(service: Service, account: Account) -> None:
     other = service.sign_up()
-    change = {"username": other.username.upper(), "email": "unused@example.com"}
-    answer = service.client.patch("/v1/auth/me", json=change, headers=account.headers)
+    answer = change(service, account, username=other.username.upper(), email="unused@example.com")
     assert answer.status_code == 409
     assert service.client.get("/v1/auth/me", headers=account.headers).json()["email"] == account.email
 
 
 def test_a_change_to_an_email_that_is_taken_is_a_409_that_says_which(service: Service, account: Account) -> None:
-    change = {"email": service.sign_up().email.upper()}
-    answer = service.client.patch("/v1/auth/me", json=change, headers=account.headers)
+    answer = change(service, account, email=service.sign_up().email.upper())
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (409, "email")
 
 
 def test_ones_own_name_in_another_case_is_not_taken(service: Service, account: Account) -> None:
-    change = {"username": account.username.upper()}
-    assert service.client.patch("/v1/auth/me", json=change, headers=account.headers).status_code == 200
+    assert change(service, account, username=account.username.upper()).status_code == 200
 
 
 def test_a_field_set_to_null_is_a_422(service: Service, account: Account) -> None:
-    answer = service.client.patch("/v1/auth/me", json={"email": None}, headers=account.headers)
+    answer = change(service, account, email=None)
     assert answer.status_code == 422
 
 
 def test_a_change_to_what_is_no_username_is_told_what_one_is(service: Service, account: Account) -> None:
-    answer = service.client.patch("/v1/auth/me", json={"username": "a b"}, headers=account.headers)
+    answer = change(service, account, username="a b")
     assert answer.json()["errors"][0]["message"] == "expected 3 to 64 of the characters A-Z a-z 0-9 . _ -"
+
+
+@pytest.mark.parametrize("changes", [{"username": "Thief"}, {"email": "thief@example.com"}], ids=["name", "email"])
+def test_a_change_needs_the_password(service: Service, account: Account, changes: dict[str, object]) -> None:
+    wrong = change(service, account, current_password="wrong one", **changes)
+    missing = service.client.patch("/v1/auth/me", json=changes, headers=account.headers)
+    assert (wrong.status_code, missing.status_code) == (403, 422)
+    assert missing.json()["errors"][0]["field"] == "current_password"
+    me = service.client.get("/v1/auth/me", headers=account.headers).json()
+    assert (me["username"], me["email"]) == (account.username, account.email)
+
+
+@pytest.mark.parametrize(
+    ("changes", "changed"),
+    [
+        ({"username": "Audited-1"}, ["username"]),
+        ({"email": "audited-2@example.com"}, ["email"]),
+        ({"username": "Audited-3", "email": "audited-3@example.com"}, ["email", "username"]),
+    ],
+    ids=["name", "email", "both"],
+)
+def test_the_audit_line_says_which_fields_changed_and_not_to_what(
+    service: Service, account: Account, changes: dict[str, object], changed: list[str]
+) -> None:
+    changes = {name: f"{service.port}-{text}" for name, text in changes.items()}
+    assert change(service, account, **changes).status_code == 200
+    line = service.wait_for_log(event="account.updated", account_id=account.id)
+    assert line["changed"] == changed
+    assert not any(str(text) in str(line) for text in changes.values())
+
+
+def test_a_change_to_what_is_so_already_changes_nothing_and_is_not_told(service: Service, account: Account) -> None:
+    before = service.client.get("/v1/auth/me", headers=account.headers).json()
+    assert change(service, account, username=account.username, email=account.email).json() == before
+    assert change(service, account).json() == before
+    service.client.post("/v1/auth/logout", headers=account.headers)
+    service.wait_for_log(event="logout", account_id=account.id)
+    assert service.log(event="account.updated", account_id=account.id) == []
 
 
 def test_deleting_needs_the_password(service: Service, account: Account) -> None:

@@ -8,7 +8,7 @@ from tests.conftest import StartService
 from tests.support.service import Service
 
 PASSWORD, NEW = "correct horse", "battery staple"
-TOLD = ("severity", "event", "account_id", "session_id", "client", "limit")
+TOLD = ("severity", "event", "account_id", "session_id", "client", "limit", "changed")
 HERE = {"client": "127.0.0.1"}
 
 
@@ -18,7 +18,7 @@ def told(service: Service, answer: httpx.Response) -> dict[str, Any]:
     return {name: line[name] for name in TOLD if name in line}
 
 
-def info(event: str, **more: str) -> dict[str, str]:
+def info(event: str, **more: object) -> dict[str, object]:
     return {"severity": "INFO", "event": event, **more}
 
 
@@ -45,18 +45,21 @@ def test_what_is_done_to_an_account_is_told(quick_service: Service) -> None:
     assert told_then == info("login.succeeded", **who)
     session = {"session_id": account.session_id}
 
-    changed = client.patch("/v1/auth/me", json={"username": "audited-2"}, headers=account.headers)
-    assert told(service, changed) == info("account.updated", **who)
+    change = {"username": "audited-2", "current_password": PASSWORD}
+    changed = client.patch("/v1/auth/me", json=change, headers=account.headers)
+    assert told(service, changed) == info("account.updated", **who, changed=["username"])
     revoked = client.delete(f"/v1/auth/sessions/{other.session_id}", headers=account.headers)
     assert told(service, revoked) == info("session.revoked", **who, session_id=other.session_id)
     passwords = {"current_password": "wrong one", "new_password": NEW}
     refused = client.put("/v1/auth/me/password", json=passwords, headers=account.headers)
     assert told(service, refused) == warning("password.refused", **who)
     passwords["current_password"] = PASSWORD
-    changed = client.put("/v1/auth/me/password", json=passwords, headers=account.headers)
+    headers = account.headers | {"Prefer": "return=representation"}
+    changed = client.put("/v1/auth/me/password", json=passwords, headers=headers)
     assert told(service, changed) == info("password.changed", **who)
 
-    refreshed = [client.post("/v1/auth/refresh", json={"refresh_token": account.refresh_token}) for _ in range(2)]
+    spend = {"refresh_token": changed.json()["refresh_token"]}
+    refreshed = [client.post("/v1/auth/refresh", json=spend) for _ in range(2)]
     assert told(service, refreshed[0]) == info("session.refreshed", **who, **session)
     assert told(service, refreshed[1]) == warning("refresh.reused", **who, **session)
 

@@ -5,16 +5,19 @@ import json
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import httpx
+import pymysql
 import pytest
 
 from handlers.accounts.session_cache import SessionCache
 from infra.redis.store import open_store
 from settings import load
-from tests.conftest import TEST_SETTINGS, Environment, StartService
-from tests.support.servers import MariaDB, Redis
+from tests.conftest import TEST_SETTINGS, Environment, Sql, StartService
+from tests.faults.scenarios import connections, locked_row
+from tests.support.servers import MariaDB, Redis, wait_until
 from tests.support.service import Account, Service, run_app
 
 Result = TypeVar("Result")
@@ -52,6 +55,11 @@ def me(service: Service, account: Account) -> httpx.Response:
     return service.client.get("/v1/auth/me", headers=account.headers)
 
 
+def change_me(service: Service, account: Account, **changes: str) -> httpx.Response:
+    body = {"current_password": account.password} | changes
+    return service.client.patch("/v1/auth/me", json=body, headers=account.headers)
+
+
 def sessions(service: Service, account: Account) -> list[dict[str, Any]]:
     items: list[dict[str, Any]] = service.client.get("/v1/auth/sessions", headers=account.headers).json()["items"]
     return items
@@ -60,7 +68,7 @@ def sessions(service: Service, account: Account) -> list[dict[str, Any]]:
 def test_a_change_of_the_account_is_seen_at_once_at_another_instance(
     one: Service, two: Service, known: Account
 ) -> None:
-    changed = one.client.patch("/v1/auth/me", json={"username": "Changed-at-one"}, headers=known.headers)
+    changed = change_me(one, known, username="Changed-at-one")
     assert me(two, known).json() == changed.json()
 
 
@@ -113,6 +121,72 @@ def test_a_new_password_ends_other_sessions_at_once_at_another_instance(
     assert (me(two, other).status_code, me(two, known).status_code) == (401, 200)
 
 
+WRITES: dict[str, Callable[[Account], tuple[str, str, object]]] = {
+    "change the name": lambda a: ("PATCH", "me", {"username": "Thief", "current_password": a.password}),
+    "delete the account": lambda a: ("DELETE", "me", {"password": a.password}),
+    "change the password": lambda a: (
+        "PUT",
+        "me/password",
+        {"current_password": a.password, "new_password": "a thief's own"},
+    ),
+    "revoke a session": lambda a: ("DELETE", f"sessions/{a.session_id}", None),
+    "log out": lambda _: ("POST", "logout", None),
+}
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+def test_whatever_changes_data_is_refused_to_a_session_that_only_redis_takes_for_alive(
+    two: Service, sql: Sql, known: Account, write: Callable[[Account], tuple[str, str, object]]
+) -> None:
+    sql(two, f"DELETE FROM sessions WHERE id = '{known.session_id}'")
+    assert me(two, known).status_code == 200  # a read may be a minute behind
+    method, path, body = write(known)
+    answer = two.client.request(method, f"/v1/auth/{path}", json=body, headers=known.headers)
+    assert answer.status_code == 401
+    assert sql(two, f"SELECT username FROM accounts WHERE id = '{known.id}'") == [{"username": known.username}]
+
+
+@pytest.mark.parametrize("write", ["change the name", "delete the account", "change the password"])
+def test_a_session_that_ends_while_its_password_is_looked_at_changes_nothing(
+    start_service: StartService, mariadb: MariaDB, mysql_env: Environment, sql: Sql, write: str
+) -> None:
+    service = start_service(**settings(mysql_env))
+    account = service.sign_up()
+    method, path, body = WRITES[write](account)
+    [before] = sql(service, f"SELECT username, password_hash FROM accounts WHERE id = '{account.id}'")
+    with ThreadPoolExecutor(1) as threads:
+        with locked_row(mariadb, mysql_env, account.id):  # in the transaction, so that the session was alive before
+            waiting = threads.submit(
+                service.client.request, method, f"/v1/auth/{path}", json=body, headers=account.headers
+            )
+            wait_until(lambda: waits_for_the_row(mariadb, mysql_env), "the statement that waits", within=10)
+            sql(service, f"DELETE FROM sessions WHERE id = '{account.session_id}'")
+        assert waiting.result().status_code == 401
+    assert sql(service, f"SELECT username, password_hash FROM accounts WHERE id = '{account.id}'") == [before]
+
+
+def waits_for_the_row(mariadb: MariaDB, env: Environment) -> bool:
+    return any((row["info"] or "").startswith(("UPDATE", "DELETE")) for row in connections(mariadb, env))
+
+
+def test_redis_has_forgotten_before_the_end_is_committed(
+    one: Service, redis: Redis, mariadb: MariaDB, known: Account
+) -> None:
+    """Neither a lost answer to COMMIT nor a crash after it may leave the session there."""
+    key = f"berth:{{{known.id}}}:session:{known.session_id}"
+    connection = pymysql.connect(unix_socket=str(mariadb.unix_socket), user="root")
+    with connection, connection.cursor() as cursor, ThreadPoolExecutor(1) as threads:
+        cursor.execute("BACKUP STAGE START")
+        cursor.execute("BACKUP STAGE BLOCK_COMMIT")
+        leaving = threads.submit(one.client.post, "/v1/auth/logout", headers=known.headers)
+        try:
+            wait_until(lambda: redis.command("GET", key, database=int(one.env["REDIS_DB"])) == "", "the end", within=5)
+            assert not leaving.done()
+        finally:
+            cursor.execute("BACKUP STAGE END")
+        assert leaving.result().status_code == 204
+
+
 def test_redis_holds_no_password_and_no_token(one: Service, redis: Redis, known: Account) -> None:
     database = int(one.env["REDIS_DB"])
     keys: Any = redis.command("KEYS", f"*{known.id}*", database=database)
@@ -163,9 +237,14 @@ def with_cache(scenario: Callable[[SessionCache], Awaitable[Result]], redis: Red
 
 
 async def fill(
-    cache: SessionCache, content: bytes = b'{"as it was": 1}', session: str = "session", account: str = "account"
+    cache: SessionCache,
+    content: bytes = b'{"as it was": 1}',
+    session: str = "session",
+    account: str = "account",
+    age: int = 0,
 ) -> None:
-    await cache.put(account, session, content, expires_at=int(time.time() + 100) * 1000)
+    now = int(time.time() * 1000)
+    await cache.put(account, session, content, read_at=now - age, expires_at=now + 100_000)
 
 
 def test_what_was_put_is_found(redis: Redis) -> None:
@@ -174,6 +253,33 @@ def test_what_was_put_is_found(redis: Redis) -> None:
         return await cache.get("account", "session")
 
     assert with_cache(scenario, redis) == b'{"as it was": 1}'
+
+
+@pytest.mark.parametrize(("age", "trusted"), [(58_000, True), (61_000, False)])
+def test_what_was_read_more_than_a_minute_ago_is_not_trusted_however_long_redis_keeps_it(
+    redis: Redis, age: int, trusted: bool
+) -> None:
+    async def scenario(cache: SessionCache) -> bytes | None:
+        await fill(cache, account=f"read {age} ms ago", age=age)
+        return await cache.get(f"read {age} ms ago", "session")
+
+    assert (with_cache(scenario, redis) is not None) == trusted
+
+
+def test_what_redis_would_not_forget_is_not_trusted_and_forgotten_as_soon_as_it_will(redis: Redis) -> None:
+    async def scenario(cache: SessionCache) -> list[bytes | None]:
+        await fill(cache, account="kept", session="ended")
+        await fill(cache, account="kept", session="alive")
+        client: Any = cache.redis.client
+        cache.redis.client = None  # as if it had been lost
+        await cache.forget_session("kept", "ended")
+        cache.redis.client = client
+        at_once = [await cache.get("kept", session) for session in ("ended", "alive")]
+        while cache.unburied:  # noqa: ASYNC110 - once a second
+            await asyncio.sleep(0.05)
+        return [*at_once, await client.get("berth:{kept}:session:ended")]
+
+    assert with_cache(scenario, redis) == [None, b'{"as it was": 1}', b""]
 
 
 @pytest.mark.parametrize("changed", ["account", "session"])
@@ -229,7 +335,7 @@ def test_without_redis_an_account_is_changed_and_deleted(without_redis: tuple[Se
     account = service.sign_up()
     change = {"current_password": account.password, "new_password": "another password"}
     answers = [
-        service.client.patch("/v1/auth/me", json={"username": "No-redis"}, headers=account.headers),
+        change_me(service, account, username="No-redis"),
         service.client.put("/v1/auth/me/password", json=change, headers=account.headers),
         service.client.request("DELETE", "/v1/auth/me", json={"password": "another password"}, headers=account.headers),
         me(service, account),
@@ -271,7 +377,7 @@ def test_a_lost_database_is_answered_for_by_redis_alone(start_service: StartServ
         before = me(service, account)
         own.stop()
         after = me(service, account)
-        unknown = service.client.patch("/v1/auth/me", json={"username": "Unknown"}, headers=account.headers)
+        unknown = change_me(service, account, username="Unknown")
         assert (after.status_code, after.json()) == (200, before.json())
         assert (unknown.status_code, "retry-after" in unknown.headers) == (503, True)
 

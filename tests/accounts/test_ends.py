@@ -3,8 +3,10 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 import httpx
+import jwt
 import pytest
 
 from tests.conftest import Sql
@@ -94,7 +96,45 @@ def sessions(crew: Crew) -> dict[str, Account]:
 def test_the_refresh_tokens_of_what_ended_are_dead_and_all_others_live(crew: Crew, end: End) -> None:
     end(crew)
     alive = {name for name, one in sessions(crew).items() if crew.refresh(one.refresh_token).status_code == 200}
-    assert alive == LEFT[end]
+    assert alive == LEFT[end] - ({"own"} if end is change_the_password else set())  # its session has a new one
+
+
+def test_a_changed_password_replaces_the_own_sessions_refresh_token(crew: Crew) -> None:
+    change = {"current_password": crew.own.password, "new_password": "another password"}
+    answer = crew.service.client.put(
+        "/v1/auth/me/password", json=change, headers=crew.own.headers | {"Prefer": "return=representation"}
+    )
+    assert (answer.status_code, answer.headers["preference-applied"]) == (200, "return=representation")
+    assert not ends_within(crew, 900)
+    tokens = answer.json()
+    assert tokens["account"] == crew.ask("GET", "me").json()
+    assert crew.refresh(crew.own.refresh_token).status_code == 401  # whoever has it keeps nobody out
+    refreshed = crew.refresh(tokens["refresh_token"])
+    assert refreshed.status_code == 200
+    for token in (tokens["access_token"], refreshed.json()["access_token"]):
+        me = crew.service.client.get("/v1/auth/me", headers={"Authorization": f"Bearer {token}"})
+        assert me.status_code == 200
+    claims = jwt.decode(refreshed.json()["access_token"], options={"verify_signature": False})
+    assert claims["sid"] == crew.own.session_id
+
+
+def ends_within(crew: Crew, seconds: int) -> bool:
+    """The only session that is left."""
+    [item] = crew.ask("GET", "sessions").json()["items"]
+    return datetime.fromisoformat(item["expires_at"]) <= datetime.now(UTC) + timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize("prefer", [{}, {"Prefer": "return=minimal"}, {"Prefer": "respond-async"}], ids=str)
+def test_to_whom_no_new_refresh_token_is_told_the_session_lives_as_long_as_its_access_token(
+    crew: Crew, prefer: dict[str, str]
+) -> None:
+    change = {"current_password": crew.own.password, "new_password": "another password"}
+    answer = crew.service.client.put("/v1/auth/me/password", json=change, headers=crew.own.headers | prefer)
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert crew.refresh(crew.own.refresh_token).status_code == 401
+    assert crew.ask("GET", "me").status_code == 200
+    assert ends_within(crew, 900)
+    assert crew.service.log_in(crew.own.username, "another password").id == crew.own.id
 
 
 @EVERY_END
@@ -150,7 +190,8 @@ def test_a_new_password_is_the_own_accounts_only(crew: Crew) -> None:
 
 
 def test_a_change_of_the_name_is_the_own_accounts_only(crew: Crew) -> None:
-    assert crew.ask("PATCH", "me", {"username": f"{crew.own.username}-2"}).status_code == 200
+    change = {"username": f"{crew.own.username}-2", "current_password": crew.own.password}
+    assert crew.ask("PATCH", "me", change).status_code == 200
     assert crew.service.log_in(crew.stranger.username, crew.stranger.password).username == crew.stranger.username
 
 

@@ -36,6 +36,11 @@ def refused(answer: httpx.Response) -> dict[str, str]:
     return {error["field"]: error["message"] for error in answer.json()["errors"]}
 
 
+def change(service: Service, account: Account, **changes: str) -> httpx.Response:
+    body = {"current_password": account.password} | changes
+    return service.client.patch("/v1/auth/me", json=body, headers=account.headers)
+
+
 def status_of_login(service: Service, login: str) -> int:
     return service.client.post("/v1/auth/login", json={"login": login, "password": PASSWORD}).status_code
 
@@ -44,7 +49,7 @@ def status_of_login(service: Service, login: str) -> int:
 def test_a_character_that_cannot_be_seen_is_a_422(service: Service, account: Account, char: str) -> None:
     for email in (f"a{char}da@example.com", f"ada@exa{char}mple.com"):
         assert list(refused(register(service, email=email))) == ["email"]
-        changed = service.client.patch("/v1/auth/me", json={"email": email}, headers=account.headers)
+        changed = change(service, account, email=email)
         assert list(refused(changed)) == ["email"]
     assert list(refused(register(service, username=f"a{char}da"))) == ["username"]
 
@@ -80,7 +85,7 @@ SAME = [
 def test_what_looks_the_same_is_the_same_address(service: Service, account: Account, one: str, other: str) -> None:
     assert register(service, email=one).status_code == 201
     again = register(service, email=other)
-    changed = service.client.patch("/v1/auth/me", json={"email": other}, headers=account.headers)
+    changed = change(service, account, email=other)
     for answer in (again, changed):
         assert (answer.status_code, answer.json()["errors"][0]["field"]) == (409, "email")
     assert [status_of_login(service, login) for login in (one, other, f" {other} ")] == [200] * 3
@@ -142,7 +147,7 @@ def test_a_blank_around_a_name_is_dropped_everywhere(service: Service, blank: st
     for login in (name, f"{name}@example.com"):
         assert [status_of_login(service, text) for text in (login, f"{login}{blank}", f"{blank}{login}")] == [200] * 3
     tokens = service.log_in(name, PASSWORD)
-    changed = service.client.patch("/v1/auth/me", json={"username": f"{name}x{blank}"}, headers=tokens.headers)
+    changed = change(service, tokens, username=f"{name}x{blank}")
     assert changed.json()["username"] == f"{name}x"
 
 
@@ -189,7 +194,7 @@ def test_reserved_names_are_a_422_that_says_so(start_service: StartService) -> N
     account = service.sign_up()
     for name in ("admin", "ADMIN", " Admin ", "root", "\uff52\uff4f\uff4f\uff54", "system", "support"):
         assert refused(register(service, username=name)) == {"username": "is reserved"}
-        changed = service.client.patch("/v1/auth/me", json={"username": name}, headers=account.headers)
+        changed = change(service, account, username=name)
         assert refused(changed) == {"username": "is reserved"}
     assert register(service, username="administrator").status_code == 201
 

@@ -86,7 +86,8 @@ def test_the_domain_counts_in_punycode_and_in_unicode(service: Service) -> None:
 def test_a_new_password_is_held_against_the_accounts_name_of_now(service: Service) -> None:
     account = service.sign_up()
     names = {"username": f"shipwright{next(NUMBERS)}", "email": f"bosun{next(NUMBERS)}@harbour.example"}
-    assert service.client.patch("/v1/auth/me", json=names, headers=account.headers).status_code == 200
+    body = names | {"current_password": account.password}
+    assert service.client.patch("/v1/auth/me", json=body, headers=account.headers).status_code == 200
     for password in ("Shipwright2024", "bosunbosun", "harbour-harbour", "berthberth1"):
         assert refused(change(service, account, password)) == OWN
     assert change(service, account, account.username + "!").status_code == 204  # no longer its name

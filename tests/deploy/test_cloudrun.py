@@ -94,6 +94,10 @@ def test_every_secret_comes_from_secret_manager(file: str) -> None:
             assert not re.search("PASSWORD|SECRET|TOKEN", variable["name"])
 
 
+def test_a_key_that_is_to_come_or_go_has_a_secret_of_its_own() -> None:
+    assert {"SECRET_KEY", "SECRET_KEY_PREVIOUS"} <= workload("service.yaml").variables.keys()
+
+
 def test_the_image_is_the_one_that_was_pushed_and_runs_a_command_that_there_is(file: str) -> None:
     container = workload(file).container
     assert container["image"] == "YOUR_REGION-docker.pkg.dev/YOUR_PROJECT/berth/berth:YOUR_TAG"

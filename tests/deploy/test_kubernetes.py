@@ -136,6 +136,14 @@ def test_the_lines_for_a_clients_certificate_work_as_they_are(folder: str, tmp_p
         assert settings.redis_ssl_cert
 
 
+def test_a_key_that_is_to_come_or_go_may_be_in_the_secret_and_need_not_be(manifests: list[Manifest]) -> None:
+    [variable] = server_of(manifests).container["env"]
+    assert variable["name"] == "SECRET_KEY_PREVIOUS"
+    reference = variable["valueFrom"]["secretKeyRef"]
+    [volume] = server_of(manifests).pod["volumes"]
+    assert reference == {"name": volume["secret"]["secretName"], "key": "SECRET_KEY_PREVIOUS", "optional": True}
+
+
 def test_the_overlays_are_what_their_names_say(tmp_path: Path) -> None:
     for folder, sys_env in zip(FOLDERS, ["dev", "prod", "prod"], strict=True):
         for work in workloads(render(folder)):

@@ -9,7 +9,7 @@ from typing import Any
 
 import jwt
 
-from tests.faults.load import ask, encode, new_account, sign_up
+from tests.faults.load import PASSWORD, ask, encode, new_account, sign_up
 from tests.support.service import Service
 
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends RST instead of FIN
@@ -63,12 +63,13 @@ async def check(port: int, account: dict[str, Any], result: HangUps) -> None:
 
 
 async def leave(port: int, account: dict[str, Any], chance: random.Random) -> None:
-    token = account["access_token"]
+    token, name = account["access_token"], account["account"]["username"]
+    change = {"username": chance.choice((name, name.upper())), "current_password": PASSWORD}
     request = chance.choice(
         [
             encode("GET", "/v1/auth/me", token=token),
             encode("GET", "/v1/auth/sessions", token=token),
-            encode("PATCH", "/v1/auth/me", {"username": account["account"]["username"]}, token),
+            encode("PATCH", "/v1/auth/me", change, token),
             encode("POST", "/v1/auth/register", new_account()),
             encode("POST", "/v1/auth/login", {"login": account["account"]["username"], "password": "wrong one"}),
             encode("POST", "/v1/auth/refresh", {"refresh_token": "brt_unknown"}),

@@ -114,7 +114,8 @@ def locked_row(server: MariaDB, env: Environment, account_id: str) -> Iterator[N
 
 
 def rename(service: Service, account: Account, name: str) -> httpx.Response:
-    return service.client.patch("/v1/auth/me", json={"username": name}, headers=account.headers)
+    change = {"username": name, "current_password": account.password}
+    return service.client.patch("/v1/auth/me", json=change, headers=account.headers)
 
 
 def list_sessions(service: Service, account: Account) -> httpx.Response:

@@ -62,11 +62,12 @@ def test_a_flood_of_200_logins_is_answered_or_refused_and_health_goes_on(start_s
 
 
 def test_ten_times_the_concurrency_is_refused_at_once_and_the_rest_answered(
-    start_service: StartService, mariadb: MariaDB, mysql_env: Environment
+    start_quick_service: StartService, mariadb: MariaDB, mysql_env: Environment
 ) -> None:
-    service = start_service(**mysql_env, MAX_CONCURRENCY=20, MYSQL_POOL_MAX_SIZE=20, MYSQL_POOL_TIMEOUT=30)
+    service = start_quick_service(**mysql_env, MAX_CONCURRENCY=20, MYSQL_POOL_MAX_SIZE=20, MYSQL_POOL_TIMEOUT=30)
     account = service.sign_up()
-    rename = ("PATCH", "/v1/auth/me", {"username": "New-name"}, account.access_token)
+    change = {"username": "New-name", "current_password": account.password}
+    rename = ("PATCH", "/v1/auth/me", change, account.access_token)
 
     async def main() -> list[Answer]:
         tasks = [asyncio.create_task(ask(service.port, *rename)) for _ in range(200)]
@@ -83,9 +84,9 @@ def test_ten_times_the_concurrency_is_refused_at_once_and_the_rest_answered(
 
 
 def test_ten_times_the_connections_are_refused_when_all_are_in_use_and_none_is_lost(
-    start_service: StartService, mariadb: MariaDB, mysql_env: Environment
+    start_quick_service: StartService, mariadb: MariaDB, mysql_env: Environment
 ) -> None:
-    service = start_service(**mysql_env, MYSQL_POOL_MAX_SIZE=2, MYSQL_POOL_TIMEOUT=0.3)
+    service = start_quick_service(**mysql_env, MYSQL_POOL_MAX_SIZE=2, MYSQL_POOL_TIMEOUT=0.3)
     account = service.sign_up()
     read = ("GET", "/v1/auth/me", None, account.access_token)
 
@@ -93,7 +94,8 @@ def test_ten_times_the_connections_are_refused_when_all_are_in_use_and_none_is_l
         return sum("UPDATE" in (row["info"] or "") for row in connections(mariadb, mysql_env)) == 2
 
     async def use_all(name: str) -> tuple[list[Answer], list[Answer]]:
-        rename = ("PATCH", "/v1/auth/me", {"username": name}, account.access_token)
+        change = {"username": name, "current_password": account.password}
+        rename = ("PATCH", "/v1/auth/me", change, account.access_token)
         with locked_row(mariadb, mysql_env, account.id):
             holders = [asyncio.create_task(ask(service.port, *rename)) for _ in range(2)]
             assert await asyncio.to_thread(eventually, in_use)

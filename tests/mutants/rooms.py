@@ -19,8 +19,10 @@ ROOMS = {
         "tests/platform/test_outbox.py",
         "tests/faults/test_races.py",
         "tests/faults/test_overload.py",
+        "tests/faults/test_redis.py",
     ],
     "infra/base": [
+        "tests/platform/test_ids.py",
         "tests/platform/test_settings.py",
         "tests/platform/test_time_limits.py",
         "tests/platform/test_operations.py",
@@ -43,12 +45,14 @@ ROOMS = {
         "tests/platform/test_protocol.py",
     ],
     "infra/http": [
+        "tests/platform/test_preferences.py",
         "tests/platform/test_operations.py",
         "tests/platform/test_wrong_fields.py",
         "tests/platform/test_errors.py",
         "tests/platform/test_declarations.py",
         "tests/platform/test_shared_answers.py",
         "tests/platform/test_request_limits.py",
+        "tests/platform/test_connections.py",
         "tests/platform/test_protocol.py",
         "tests/platform/test_bounds.py",
         "tests/platform/test_defects.py",
@@ -70,6 +74,7 @@ ROOMS = {
     "infra/process": [
         "tests/platform/test_start.py",
         "tests/platform/test_shutdown.py",
+        "tests/platform/test_connections.py",
         "tests/platform/test_silence.py",
         "tests/platform/test_migrations.py",
         "tests/platform/test_imports.py",

@@ -139,7 +139,7 @@ def test_the_use_of_connections_and_the_wait_for_one_are_told(start_service: Sta
     service = start_service("mysql+redis", MYSQL_POOL_MAX_SIZE=1, MYSQL_POOL_TIMEOUT=0.3)
     account = service.sign_up()
     before = scrape(service)
-    change = {"json": {"username": "renamed"}, "headers": account.headers}
+    change = {"json": {"username": "renamed", "current_password": account.password}, "headers": account.headers}
     locker = pymysql.connect(unix_socket=str(mariadb.unix_socket), user="root", database=service.env["MYSQL_DATABASE"])
     with locker, locker.cursor() as cursor, ThreadPoolExecutor(1) as threads:
         cursor.execute("SELECT * FROM accounts FOR UPDATE")

@@ -65,10 +65,13 @@ def test_every_operation_has_a_summary_and_a_name_of_its_own(operations: list[Js
 
 
 def test_a_field_has_the_limits_and_the_words_of_its_struct(document: Json) -> None:
-    username = document["components"]["schemas"]["Registration"]["properties"]["username"]
+    fields = document["components"]["schemas"]["Registration"]["properties"]
+    username, email, password = fields["username"], fields["email"], fields["password"]
     assert (username["minLength"], username["maxLength"], username["examples"]) == (3, 64, ["ada"])
     assert username["pattern"].startswith("^[A-Za-z0-9._-]+$")
     assert username["description"] == "3 to 64 of the characters A-Z a-z 0-9 . _ -"
+    assert (email["format"], email["maxLength"]) == ("email", 254)
+    assert (password["minLength"], password["maxLength"]) == (8, 256)
 
 
 def test_a_query_parameter_has_the_limits_of_its_struct(document: Json) -> None:

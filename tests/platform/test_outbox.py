@@ -42,6 +42,15 @@ def delete(service: Service, account: Account) -> None:
     assert answer.status_code == 204
 
 
+def change(service: Service, account: Account, **changes: str) -> dict[str, Any]:
+    """The account after it."""
+    body = {"current_password": account.password} | changes
+    answer = service.client.patch("/v1/auth/me", headers=account.headers, json=body)
+    assert answer.status_code == 200
+    changed: dict[str, Any] = answer.json()
+    return changed
+
+
 def now_ms() -> int:
     return int(time.time() * 1000)
 
@@ -89,6 +98,63 @@ def test_a_registration_and_a_deletion_are_told_as_cloudevents(
     wait_until_empty(service, sql)
 
 
+def test_a_change_of_an_account_is_told_with_the_account_as_it_is_then(
+    start_service: StartService, backend: str, sink: Sink, sql: Sql
+) -> None:
+    service = start_service(backend, K_SINK=sink.url)
+    account = service.sign_up()
+    changed = change(service, account, email="elsewhere@example.com")
+    _, updated = sink.wait_for(account.id, "registered", "updated")
+    assert (updated["type"], updated["subject"]) == ("dev.berth.account.updated", account.id)
+    assert updated["data"] == changed
+    assert updated["id"] > account.id
+    change(service, account, email="elsewhere@example.com")  # as it is: nothing to tell
+    wait_until_empty(service, sql)
+    assert sink.asked == 2
+
+
+def test_an_event_comes_after_those_of_an_instance_whose_clock_is_ahead(
+    start_service: StartService, backend: str, sink: Sink, sql: Sql
+) -> None:
+    sink.answers = [500]
+    service = start_service(backend, K_SINK=sink.url)
+    account = service.sign_up()
+    service.wait_for_log(type="task", event_id=account.id)
+    ahead = f"{'f' * 8}{account.id[8:]}"
+    sql(service, f"UPDATE outbox SET id = '{ahead}', attempt_at = 99999999999999")
+    for name in ("Second-name", "Third-name"):
+        change(service, account, username=name)
+    delete(service, account)
+    ids = [row["id"] for row in sql(service, "SELECT id FROM outbox ORDER BY id")]
+    assert (len(set(ids)), ids[0]) == (4, ahead)
+    sql(service, "UPDATE outbox SET attempt_at = 1")
+    sink.wait_for(account.id, "registered", "updated", "updated", "deleted")
+
+
+def test_what_was_not_sent_yet_of_a_deleted_account_says_no_more_than_its_id(
+    start_service: StartService, backend: str, sink: Sink, sql: Sql
+) -> None:
+    sink.answers = [500]
+    service = start_service(backend, K_SINK=sink.url)
+    account = service.sign_up()
+    service.wait_for_log(type="task", event_id=account.id)
+    sql(service, "UPDATE outbox SET attempt_at = 99999999999999")
+    change(service, account, username="Never-told", email="never-told@example.com")
+    [attempts] = [row["attempts"] for row in sql(service, f"SELECT attempts FROM outbox WHERE id = '{account.id}'")]
+    delete(service, account)
+    other = service.sign_up()
+    sink.wait_for(other.id, "registered")
+    rows = sql(service, f"SELECT id, event, attempts FROM outbox WHERE subject = '{account.id}'")
+    held = str(rows).lower()
+    assert not [text for text in (account.username, account.email, "never-told") if text.lower() in held]
+    # Whoever has read the event as it was must not be able to claim it.
+    assert [row["attempts"] > attempts for row in rows if row["id"] == account.id] == [True]
+    sql(service, "UPDATE outbox SET attempt_at = 1")
+    events = sink.wait_for(account.id, "registered", "updated", "deleted")
+    assert [event["data"] for event in events] == [{"id": account.id}] * 3
+    assert sink.events_of(other.id)[0]["data"]["username"] == other.username
+
+
 def test_what_an_instance_adds_or_finds_at_its_start_it_sends_without_waiting_for_its_next_look(
     request: pytest.FixtureRequest, sink: Sink, sql: Sql
 ) -> None:
@@ -111,7 +177,7 @@ def test_what_an_instance_adds_or_finds_at_its_start_it_sends_without_waiting_fo
 def test_what_is_rolled_back_is_not_told(start_service: StartService, sink: Sink, sql: Sql) -> None:
     service = start_service(K_SINK=sink.url)
     account = service.sign_up()
-    body = {"username": account.username, "email": "other@example.com", "password": "12345678"}
+    body = {"username": account.username, "email": "other@example.com", "password": "pass 12345678"}
     assert service.client.post("/v1/auth/register", json=body).status_code == 409
     sink.wait_for(account.id, "registered")
     wait_until_empty(service, sql)

@@ -33,9 +33,10 @@ def use_what_asks_the_database(service: Service) -> None:
     second = service.log_in(account.email, account.password)
     client, bearer = service.client, account.headers
     new = "another pass 1"
+    change = {"username": f"{account.username}-2", "current_password": account.password}
     asked = [
         client.get("/v1/auth/me", headers=bearer),
-        client.patch("/v1/auth/me", headers=bearer, json={"username": f"{account.username}-2"}),
+        client.patch("/v1/auth/me", headers=bearer, json=change),
         client.get("/v1/auth/sessions?limit=1", headers=bearer),
         client.get(f"/v1/auth/sessions?limit=1&after={'f' * 8}-ffff-7fff-8fff-{'f' * 12}", headers=bearer),
         client.post("/v1/auth/refresh", json={"refresh_token": second.refresh_token}),

@@ -168,6 +168,7 @@ def test_a_target_is_a_path_or_an_http_url(service: Service, target: bytes, stat
     [
         (b"/", b"api.example.com", 200),
         (b"/", b"API.example.com.:8000", 200),
+        (b"/", b" api.example.com \t", 200),
         (b"/", b"evil.example", 400),
         (b"http://api.example.com/", b"evil.example", 200),
         (b"http://a.example.org", b"api.example.com", 200),

@@ -64,7 +64,8 @@ def test_the_user_that_serves_may_do_all_that_requests_ask_for(service: Service)
     account = service.sign_up()
     client, headers = service.client, account.headers
     assert client.post("/v1/auth/refresh", json={"refresh_token": account.refresh_token}).status_code == 200
-    assert client.patch("/v1/auth/me", json={"username": "another"}, headers=headers).status_code == 200
+    change = {"username": "another", "current_password": account.password}
+    assert client.patch("/v1/auth/me", json=change, headers=headers).status_code == 200
     assert client.get("/v1/auth/sessions", headers=headers).status_code == 200
     deleted = client.request("DELETE", "/v1/auth/me", json={"password": account.password}, headers=headers)
     assert deleted.status_code == 204
