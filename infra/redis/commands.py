@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from coredis.exceptions import AuthorizationError, ResponseError, UnknownCommandError, WrongTypeError
-from coredis.typing import Key
 
 SECONDS = 1  # that a key of a trial lives
 
@@ -15,7 +14,6 @@ TRIALS: dict[str, Callable[[Any, str], Awaitable[Any]]] = {
     "GET": lambda client, key: client.get(key),
     "MGET": lambda client, key: client.mget([key]),
     "INCR": lambda client, key: client.incr(key),
-    "DECR": lambda client, key: client.create_request(b"DECR", Key(key), callback=int),  # decr() sends DECRBY
     "EXPIRE": lambda client, key: client.expire(key, SECONDS),
     "TTL": lambda client, key: client.ttl(key),
     "EVAL": lambda client, key: client.eval("return 0", keys=[key]),

@@ -441,23 +441,23 @@ def test_verifying_with_a_ca(tmp_path: Path) -> None:
     assert loaded.mysql_ssl_ca == tmp_path / "ca.pem"
 
 
-PAIR = {"CERT": "a", "KEY": "b"}
+PAIR = {"Cert": "a", "Key": "b"}
 CERTIFICATE, KEY_FILE = "a readable PEM file of certificates", "a readable file"
-NOT_ITS_KEY = {"KEY": "the private key of {0}_SSL_CERT, as PEM without a passphrase"}
+NOT_ITS_KEY = {"Key": "the private key of {0}_SSL_CERT, as PEM without a passphrase"}
 # a and b are a client's certificate and its key, c is another's key, s the key under a passphrase, n no PEM.
 CLIENT_CERTIFICATES = [
-    ({"CERT": "a"}, {"KEY": f"{KEY_FILE}, since {{0}}_SSL_CERT is set"}),
-    ({"KEY": "b"}, {"CERT": f"{CERTIFICATE}, since {{0}}_SSL_KEY is set"}),
-    ({"CERT": "a", "KEY": "c"}, NOT_ITS_KEY),
-    ({"CERT": "a", "KEY": "a"}, NOT_ITS_KEY),
-    ({"CERT": "a", "KEY": "s"}, NOT_ITS_KEY),
-    ({"CERT": "a", "KEY": "n"}, NOT_ITS_KEY),
-    ({"CERT": "n", "KEY": "b"}, {"CERT": CERTIFICATE}),
-    ({"CERT": "b", "KEY": "b"}, {"CERT": CERTIFICATE}),
-    ({"CERT": "a", "KEY": "/"}, {"KEY": KEY_FILE}),
+    ({"Cert": "a"}, {"Key": f"{KEY_FILE}, since {{0}}_SSL_CERT is set"}),
+    ({"Key": "b"}, {"Cert": f"{CERTIFICATE}, since {{0}}_SSL_KEY is set"}),
+    ({"Cert": "a", "Key": "c"}, NOT_ITS_KEY),
+    ({"Cert": "a", "Key": "a"}, NOT_ITS_KEY),
+    ({"Cert": "a", "Key": "s"}, NOT_ITS_KEY),
+    ({"Cert": "a", "Key": "n"}, NOT_ITS_KEY),
+    ({"Cert": "n", "Key": "b"}, {"Cert": CERTIFICATE}),
+    ({"Cert": "b", "Key": "b"}, {"Cert": CERTIFICATE}),
+    ({"Cert": "a", "Key": "/"}, {"Key": KEY_FILE}),
     (
-        {"CERT": "/nowhere", "KEY": "/nowhere"},
-        {"CERT": CERTIFICATE, "KEY": KEY_FILE},
+        {"Cert": "/nowhere", "Key": "/nowhere"},
+        {"Cert": CERTIFICATE, "Key": KEY_FILE},
     ),
 ]
 
@@ -482,11 +482,11 @@ def pem(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
     return path_of
 
 
-@pytest.mark.parametrize("given", [PAIR, {"CERT": "ab", "KEY": "ab"}], ids=["two files", "one file"])
+@pytest.mark.parametrize("given", [PAIR, {"Cert": "ab", "Key": "ab"}], ids=["two files", "one file"])
 def test_a_clients_certificate_has_its_key(pem: Callable[[str], str], given: dict[str, str]) -> None:
     files = {part: pem(letters) for part, letters in given.items()}
-    loaded = load(MYSQL_SSL_CERT=files["CERT"], MYSQL_SSL_KEY=files["KEY"])
-    assert (str(loaded.mysql_ssl_cert), str(loaded.mysql_ssl_key)) == (files["CERT"], files["KEY"])
+    loaded = load(MYSQL_SSL_CERT=files["Cert"], MYSQL_SSL_KEY=files["Key"])
+    assert (str(loaded.mysql_ssl_cert), str(loaded.mysql_ssl_key)) == (files["Cert"], files["Key"])
 
 
 @pytest.mark.parametrize("server", ["MYSQL", "REDIS"])
@@ -494,13 +494,13 @@ def test_a_clients_certificate_has_its_key(pem: Callable[[str], str], given: dic
 def test_a_clients_certificate_and_its_key_are_a_pair(
     pem: Callable[[str], str], server: str, given: dict[str, str], expected: dict[str, str]
 ) -> None:
-    env = {f"{server}_SSL_{part}": pem(letters) for part, letters in given.items()} | {"REDIS_SSL": "true"}
+    env = {f"{server}_SSL_{part.upper()}": pem(letters) for part, letters in given.items()} | {"REDIS_SSL": "true"}
     said = {name: text.partition(": expected ")[2] for name, text in problems(env | {"SYS_ENV": "test"}).items()}
-    assert said == {f"{server}_SSL_{part}": text.format(server) for part, text in expected.items()}
+    assert said == {f"{server}_SSL_{part.upper()}": text.format(server) for part, text in expected.items()}
 
 
 def test_a_clients_certificate_is_of_no_use_without_tls(pem: Callable[[str], str]) -> None:
-    pairs = {f"{server}_SSL_{part}": pem(text) for server in ("MYSQL", "REDIS") for part, text in PAIR.items()}
+    pairs = {f"{server}_SSL_{part.upper()}": pem(text) for server in ("MYSQL", "REDIS") for part, text in PAIR.items()}
     assert list(problems({"SYS_ENV": "test", "MYSQL_SSL_MODE": "disabled", **pairs})) == ["MYSQL_SSL_MODE", "REDIS_SSL"]
 
 

@@ -81,7 +81,7 @@ def start_and_fail(env: Environment) -> list[str]:
 
 def refused_starts(mariadb: MariaDB, redis: Redis, env: Environment) -> list[str]:
     redis.command("ACL", "SETUSER", "guarded", "on", ">the right one")
-    redis.command("ACL", "SETUSER", "few-rights", "on", ">the right one", "~*", "+@all", "-eval")
+    redis.command("ACL", "SETUSER", "few-rights", "on", ">its own", "~*", "+@all", "-eval")
     mysql, shared_cache = mariadb.environment(env["MYSQL_DATABASE"]), redis.environment()
     with socket.create_server(("127.0.0.1", 0)) as silent:
         taken = str(silent.getsockname()[1])
@@ -96,7 +96,7 @@ def refused_starts(mariadb: MariaDB, redis: Redis, env: Environment) -> list[str
             mysql | {"MYSQL_SSL_MODE": "required"},
             shared_cache | {"REDIS_PORT": str(free_port())},
             shared_cache | {"REDIS_USERNAME": "guarded", "REDIS_PASSWORD": "not this one"},
-            shared_cache | {"REDIS_USERNAME": "few-rights", "REDIS_PASSWORD": "the right one"},
+            shared_cache | {"REDIS_USERNAME": "few-rights", "REDIS_PASSWORD": "its own"},
             {"PORT": taken},
         ]
         with ThreadPoolExecutor(4) as threads:  # most of their time they wait
