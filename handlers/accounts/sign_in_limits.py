@@ -29,6 +29,7 @@ REFUSALS = (401, 403)
 
 
 AFRESH = -1
+LIMITED = {"login.limited": "sign-in attempts limited", "names.limited": "registrations and changes of names limited"}
 
 
 class Guess(NamedTuple):
@@ -92,7 +93,7 @@ class SignInLimits:
             for tag, limit in limits.items():
                 if tag:
                     window = Window(self.key(tag, "names"), limit, seconds)
-                    await stack.enter_async_context(self._place(client, [window], (1,)))
+                    await stack.enter_async_context(self._place(client, [window], (1,), event="names.limited"))
             yield
 
     def _window(self, tag: str, name: str, times: int = 1, **options: Any) -> Window:
@@ -101,10 +102,16 @@ class SignInLimits:
 
     @asynccontextmanager
     async def _place(
-        self, client: str, windows: Sequence[Window], success: Sequence[int], turn: str = ""
+        self,
+        client: str,
+        windows: Sequence[Window],
+        success: Sequence[int],
+        turn: str = "",
+        *,
+        event: str = "login.limited",
     ) -> AsyncIterator[Place]:
         """A place in each window while the block runs, then it is counted; `success` is what that counts."""
-        place = await self._take_place(client, windows, turn or windows[0].key)
+        place = await self._take_place(client, windows, turn or windows[0].key, event)
         added: Sequence[int] = [0] * len(windows)
         try:
             yield place
@@ -119,7 +126,7 @@ class SignInLimits:
         finally:
             await self.counters.end(place, added)
 
-    async def _take_place(self, client: str, windows: Sequence[Window], turn: str) -> Place:
+    async def _take_place(self, client: str, windows: Sequence[Window], turn: str, event: str) -> Place:
         """Waits while what is in flight fills them: of those with the same `turn` one looks whether it still does.
 
         Raises a 429 Problem, or Unavailable.
@@ -132,7 +139,7 @@ class SignInLimits:
             async with asyncio.timeout(WAIT), lock:
                 while not (place := await self.counters.begin(windows)).weights:
                     if place.wait > 0:
-                        self.refusals.tell("login.limited", client, "attempts limited")
+                        self.refusals.tell(event, client, LIMITED[event])
                         raise Problem(429, "too many attempts", headers={"Retry-After": str(place.wait)})
                     await asyncio.sleep(POLL)
                 return place
