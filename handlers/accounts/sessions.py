@@ -144,10 +144,11 @@ async def start_session(request: Request, account_id: str, *, password_hash: str
             )
             refresh_token = await add_refresh_token(transaction, account_id, session_id, expires_at)
             displaced = await make_room(transaction, account_id, session_id, settings.max_sessions)
+            for ended in displaced:
+                await request.state.sessions.forget_session(account_id, ended)
     if not unchanged:
         raise Unauthorized("wrong login or password")
     for ended in displaced:
-        await request.state.sessions.forget_session(account_id, ended)
         audit.info("session made room", extra={"event": "session.displaced", "session_id": ended})
     return session_id, refresh_token
 
