@@ -226,6 +226,10 @@ def rules_of_prod(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Nothing that tells strangers too much, and no secret that they know or guess."""
     if values["DEBUG"]:
         yield "DEBUG", "false, since SYS_ENV is prod"
+    # only with accounts:
+    if "," in (values["SECRET_KEY"] or ""):  # it could not be replaced: among several a comma divides
+        yield "SECRET_KEY", "a key without a comma, since SYS_ENV is prod"
+    # end only
     for name, line in VARIABLES.items():
         if line.kind.type == "secret" and values[name]:
             held = (values[name],) if isinstance(values[name], str) else values[name]

@@ -115,10 +115,8 @@ def readable(text: str) -> Path:
 
 
 def key(text: str) -> str:
-    """The same bytes alone and among several: blanks around it are no part of it, and a comma can't be."""
+    """The same bytes alone and among several: blanks around it are no part of it."""
     text = text.strip()
-    if "," in text:
-        raise ValueError("not one key, for its comma")
     if len(text.encode()) < 32:
         raise ValueError("too short")
     return text

@@ -552,10 +552,12 @@ def test_a_key_is_the_same_bytes_in_either_variable_and_in_either_ones_file(
     assert getattr(load(**given), name.lower()) in {key, (key,)}
 
 
-def test_a_key_that_could_not_stand_among_previous_ones_is_refused() -> None:
-    text = refused(SECRET_KEY=f"{KEY},{OTHER_KEY}")["SECRET_KEY"]
-    assert "comma" in text
-    assert KEY not in text
+def test_a_key_that_could_not_stand_among_previous_ones_is_refused_in_prod() -> None:
+    key = f"{MADE_BY_CHANCE},{MADE_BY_CHANCE[::-1]}"
+    text = problems(PROD | {"SECRET_KEY": key})["SECRET_KEY"]
+    assert "without a comma" in text
+    assert MADE_BY_CHANCE not in text
+    assert load(SECRET_KEY=key).secret_key == key
 
 
 @pytest.mark.parametrize("token", ["two words", "é", "a\nb", "\na"])
@@ -708,10 +710,9 @@ def test_a_key_that_anybody_could_guess_is_refused_in_prod(key: str) -> None:
         assert settings.load(PROD | {"SYS_ENV": where, "SECRET_KEY": key}).secret_key == key.strip()
 
 
-@pytest.mark.parametrize("key", [" " * 32, "at least 32 bytes, as openssl rand -hex 32 makes them"], ids=repr)
-def test_a_key_of_blanks_or_with_a_comma_is_refused_everywhere(key: str) -> None:
+def test_a_key_of_blanks_is_refused_everywhere() -> None:
     for where in ("local", "dev", "test", "prod"):
-        assert list(problems(PROD | {"SYS_ENV": where, "SECRET_KEY": key})) == ["SECRET_KEY"]
+        assert list(problems(PROD | {"SYS_ENV": where, "SECRET_KEY": " " * 32})) == ["SECRET_KEY"]
 
 
 WEAK_TOKENS = [
