@@ -204,7 +204,9 @@ async def delete_me(request: Request, principal: Principal, body: Confirmation) 
         audit.info("account deleted", extra={"event": "account.deleted"})
 
 
-@operation(answers={200: Tokens, 204: None}, problems={409: "another request changed the password", **WRONG_PASSWORD})
+@operation(
+    204, answers={200: Tokens, 204: None}, problems={409: "another request changed the password", **WRONG_PASSWORD}
+)
 async def change_password(
     request: Request, principal: Principal, body: PasswordChange, prefer: Header[str | None]
 ) -> Response:

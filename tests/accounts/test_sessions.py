@@ -295,15 +295,13 @@ def test_a_session_ended_on_one_instance_is_refused_at_once_by_another(start_ser
     assert me(two, account) == 401
 
 
-@pytest.mark.parametrize(
-    ("field", "longest", "status"), [("login", 254, 401), ("password", 256, 401), ("refresh_token", 256, 401)]
-)
-def test_a_credential_may_be_as_long_as_ours_are_and_no_longer(
-    service: Service, field: str, longest: int, status: int
+@pytest.mark.parametrize(("field", "longest"), [("login", 1024), ("password", 1024), ("refresh_token", 256)])
+def test_a_credential_may_be_as_long_as_ours_are_in_any_form_and_no_longer(
+    service: Service, field: str, longest: int
 ) -> None:
     path, others = ("refresh", {}) if field == "refresh_token" else ("login", {"login": "nobody-here", "password": "x"})
 
     def ask(length: int) -> int:
         return service.client.post(f"/v1/auth/{path}", json=others | {field: "x" * length}).status_code
 
-    assert (ask(longest), ask(longest + 1)) == (status, 422)
+    assert (ask(longest), ask(longest + 1)) == (401, 422)
