@@ -1,7 +1,6 @@
 """How many may be connected, in all and from one client. Whoever comes after them is asked in for /health only."""
 
 import asyncio
-import time
 from collections import Counter
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -10,8 +9,8 @@ from typing import Protocol
 from infra.logs import get_logger
 from settings import Settings
 
-EXTRA = 256  # connections over a limit at once; the next one takes the place of the oldest that has not asked yet
-EXTRA_SECONDS = 1.0  # in which such a one has to ask, and then keeps its place
+EXTRA = 256  # connections over a limit at once; the next one takes the place of the oldest
+EXTRA_SECONDS = 1.0  # in which such a one has to ask
 PERIOD = 60.0  # seconds between two lines that say the same
 SUBSCRIBER = 64  # bits of an IPv6 address that one subscriber has at least
 
@@ -37,7 +36,7 @@ class ConnectionLimits:
         self.client_of = lru_cache(4096)(ClientOf(settings.forwarded_allow_ips))
         self.counted: dict[Connection, str] = {}  # and whose it is; "" for a proxy
         self.clients: Counter[str] = Counter()
-        self.extra: dict[Connection, float] = {}  # the oldest first, and until when it keeps its place
+        self.extra: dict[Connection, None] = {}  # the oldest first
         self.refusals = Tally("too many connections: these are asked in for /health only")
 
     def enter(self, connection: Connection, peer: str | None, *, last: bool = False) -> bool:
@@ -55,23 +54,17 @@ class ConnectionLimits:
                 self.clients[client] += 1
             return True
         self.refusals.add(limit=limit, client=peer)
-        self.extra[connection] = 0.0
-        if len(self.extra) > EXTRA and not self.displace():
-            connection.transport.abort()
+        self.extra[connection] = None
+        if len(self.extra) > EXTRA:
+            self.displace()
         return False
 
-    def has_asked(self, connection: Connection) -> None:
-        """For an extra one: it may wait for its answer."""
-        self.extra[connection] = time.monotonic() + EXTRA_SECONDS
-
     def displace(self) -> bool:
-        """Makes room for one more of the extra connections, if any of them has not asked yet, or waits for too long."""
-        now = time.monotonic()
-        for connection, keeps_its_place in self.extra.items():
-            if keeps_its_place < now:
-                del self.extra[connection]
-                connection.transport.abort()
-                return True
+        """Makes room for one more of the extra connections, if there are any."""
+        for connection in self.extra:
+            del self.extra[connection]
+            connection.transport.abort()
+            return True
         return False
 
     def leave(self, connection: Connection) -> None:

@@ -287,8 +287,8 @@ class Protocol(HttpToolsProtocol):
             self.refusal = TOO_MANY_PIPELINED
         if self.watched != self.known or self.url[:1] != b"/" or b"#" in self.url or self.version != "1.1":
             self.check_head()
-        if self.extra:
-            self.is_asked_in()
+        if self.extra and not self.url.startswith(b"/health/"):
+            self.refusal = TOO_MANY_CONNECTIONS
         if self.refusal:
             raise ValueError  # stops the parser: nothing of the request reaches the app
         super().on_headers_complete()
@@ -300,12 +300,6 @@ class Protocol(HttpToolsProtocol):
         self.forget_header_timer()
         if self.late or self.extra or self.app_state["stopping"].is_set() or self.parser.should_upgrade():
             self.cycle.keep_alive = False
-
-    def is_asked_in(self) -> None:
-        if self.url.startswith(b"/health/"):
-            self.limits.has_asked(self)
-        else:
-            self.refusal = TOO_MANY_CONNECTIONS
 
     def too_large(self) -> bool:
         """Whether the headers are, exactly."""
