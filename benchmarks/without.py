@@ -31,7 +31,7 @@ class NoLimit:
 
 
 class UncountedBody:
-    declared = limit = 0
+    declared = limit = held = 0
     complete = True
     awaited = ended_early = False
 
@@ -81,8 +81,9 @@ def without_metrics() -> None:
 
 
 def without_time_outs() -> None:
-    """The request's, a query's and a Redis command's."""
+    """The request's, a query's and a Redis command's; and a body's pace."""
     put(time_limits.TimeLimit, "__call__", lambda _: NoLimit())
+    leave_out(limits.RequestBody, "next_part", "asyncio.timeout_at")
 
 
 def without_body_limit() -> None:

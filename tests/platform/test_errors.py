@@ -103,12 +103,12 @@ PATHS = [
     "/%zz",
     "/\\",
     "/;a=b",
-    "/" + "a" * 60_000,
+    "/" + "a" * 30_000,
     "/" + "%f0%9f%94%91" * 1000,
     "/healthz",
     "/favicon.ico",
 ]
-IDS = ["%00", "%ff", "%ed%a0%80", "%F0%9F%94%91", "x" * 60_000, "'%20OR%201=1--", "%0a", "..%2f", "null", "%25", "-1"]
+IDS = ["%00", "%ff", "%ed%a0%80", "%F0%9F%94%91", "x" * 30_000, "'%20OR%201=1--", "%0a", "..%2f", "null", "%25", "-1"]
 
 
 def post(service: Service, body: bytes, path: str = LOGIN, **headers: str) -> httpx.Response:
@@ -284,7 +284,7 @@ def test_no_method_gives_a_500(service: Service, path: str) -> None:
         b"Bearer \xff\xfe",
         b"Bearer a.b.c",
         b"Bearer ...",
-        b"Bearer " + b"a" * 50_000,
+        b"Bearer " + b"a" * 30_000,
         b"Bearer eyJhbGciOiJub25lIn0.e30.",
         b"Bearer eyJhbGciOiJIUzI1NiIsImtpZCI6W119.e30.AA",
         b"Bearer eyJhbGciOiJIUzI1NiIsImtpZCI6MX0.e30.AA",

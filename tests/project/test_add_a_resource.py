@@ -166,7 +166,7 @@ def test_all_of_it_is_in_the_document(operations: Json) -> None:
     path, header = change["parameters"]
     assert (path["name"], path["in"], path["schema"]["format"]) == ("note_id", "path", "uuid")
     assert (header["name"], header["in"], header["required"]) == ("If-Match", "header", True)
-    assert change["responses"].keys() == {"200", "400", "401", "404", "412", "415", "422", "428", "default"}
+    assert change["responses"].keys() == {"200", "400", "401", "404", "412", "415", "422", "428", "429", "default"}
     assert change["responses"]["404"]["description"] == "the account has no such note"
     assert change["responses"]["200"]["headers"].keys() == {"ETag"}
     assert operations["post /v1/notes"]["responses"]["201"]["headers"].keys() == {"ETag", "Location"}
