@@ -7,7 +7,7 @@ import httpx
 import pymysql
 
 from tests.accounts.test_cache import waits_for_the_row
-from tests.conftest import Environment, StartService
+from tests.conftest import StartService
 from tests.support.servers import MariaDB, wait_until
 from tests.support.service import Service
 
@@ -90,16 +90,16 @@ def test_attempts_that_are_refused_are_told_in_one_line_per_address_with_a_count
 
 
 def test_a_log_in_whose_password_was_changed_meanwhile_is_told_as_failed(
-    start_quick_service: StartService, mariadb: MariaDB, mysql_env: Environment
+    start_quick_service: StartService, mariadb: MariaDB
 ) -> None:
-    service = start_quick_service(**mysql_env)
+    service = start_quick_service("mysql+redis")
     account = service.sign_up()
     connection = pymysql.connect(unix_socket=str(mariadb.unix_socket), user="root")
     with connection, connection.cursor() as cursor, ThreadPoolExecutor(1) as threads:
-        cursor.execute(f"USE {mysql_env['MYSQL_DATABASE']}")
+        cursor.execute(f"USE {service.env['MYSQL_DATABASE']}")
         cursor.execute("UPDATE accounts SET password_hash = 'another' WHERE id = %s", (account.id,))
         waiting = threads.submit(log_in, service, account.username, account.password)
-        wait_until(lambda: waits_for_the_row(mariadb, mysql_env), "the log-in that waits for the row", within=10)
+        wait_until(lambda: waits_for_the_row(mariadb, service.env), "the log-in that waits for the row", within=10)
         connection.commit()
         answer = waiting.result()
     assert answer.status_code == 401
