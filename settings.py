@@ -57,6 +57,7 @@ SSL_MODE = one_of("disabled preferred required verify_ca verify_identity", str.l
 DAY = 86400  # seconds
 # What is sensible in production.
 LIFETIMES = {"ACCESS_TOKEN_TTL": (30, DAY), "REFRESH_TOKEN_TTL": (DAY // 24, 400 * DAY)}  # only with accounts
+LOOPBACK = {"localhost", "127.0.0.1", "::1"}  # this machine's own: a proxy beside it, a tunnel
 WIDEST_NETWORK = 8  # bits of its prefix
 # What compose.yaml, and compose itself, read from .env.
 FOREIGN = rf"{IDENTIFIER.upper()}_\w+|COMPOSE_\w+|DOCKER_\w+|MYSQL_ROOT_\w+|MYSQL_USER|TZ"
@@ -246,6 +247,7 @@ def cautions(reading: Reading) -> Iterator[str]:
         yield "FORWARDED_ALLOW_IPS takes in everyone: any client may say which address it has, and escapes every limit"
     if "*" in (values["CORS_ORIGINS"] or ()):
         yield "CORS_ORIGINS is *: any page on the web may call from a browser"
+    yield from cautions_of_tls(values)
     for name, line in VARIABLES.items():
         if line.kind is RATE and values[name] and not is_sensible(values[name]):
             yield f"{name} is {reading.texts[name]}: expected at most one attempt a second, over a day at most"
@@ -254,6 +256,17 @@ def cautions(reading: Reading) -> Iterator[str]:
         if values[name] is not None and not least <= values[name] <= most:
             yield f"{name} is {values[name]}: expected from {least} to {most} seconds"
     # end only
+
+
+def cautions_of_tls(values: Mapping[str, Any]) -> Iterator[str]:
+    if is_elsewhere(values["MYSQL_HOST"]) and values["MYSQL_SSL_MODE"] in {"disabled", "preferred", "required"}:
+        yield f"MYSQL_SSL_MODE is {values['MYSQL_SSL_MODE']}: whoever is between here and MySQL may be taken for it"
+    if is_elsewhere(values["REDIS_HOST"]) and values["REDIS_SSL"] is False:
+        yield "REDIS_SSL is false: whoever is between here and Redis can read and change what is sent"
+
+
+def is_elsewhere(host: str | None) -> bool:
+    return bool(host) and host not in LOOPBACK
 
 
 def believes_anyone(proxies: str) -> bool:

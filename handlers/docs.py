@@ -14,9 +14,9 @@ from settings import DESCRIPTION
 
 SWAGGER_UI = Path(__file__).parent.parent / "infra" / "http" / "swagger_ui"
 FILES = {
-    "page.js": {"Content-Type": "text/javascript"},
-    "swagger-ui-bundle.js": {"Content-Type": "text/javascript", "Content-Encoding": "gzip"},
-    "swagger-ui.css": {"Content-Type": "text/css", "Content-Encoding": "gzip"},
+    "page.js": {"Content-Type": "text/javascript; charset=utf-8"},
+    "swagger-ui-bundle.js": {"Content-Type": "text/javascript; charset=utf-8", "Content-Encoding": "gzip"},
+    "swagger-ui.css": {"Content-Type": "text/css; charset=utf-8", "Content-Encoding": "gzip"},
 }
 PAGE_HEADERS = {
     "Content-Type": "text/html; charset=utf-8",

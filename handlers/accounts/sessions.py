@@ -23,6 +23,7 @@ from infra.http.openapi import ASKED_FOR
 from infra.http.operations import operation
 from infra.http.pages import Page, PageQuery, page_of
 from infra.http.problems import Problem, Unauthorized
+from infra.http.refusals import client_network
 from infra.logs import get_logger
 from infra.redis.counters import Window
 from infra.sql.database import Connection
@@ -94,8 +95,7 @@ async def log_in(request: Request, body: Login) -> Tokens:
     async with state.limits.sign_in(key, found.account.id if found else None, client, known=known) as guess:
         right = await state.passwords.verify(body.password, found.password_hash if found else None, who)
         if not found or not right or not guess.looked_at:
-            audit.warning("login failed", extra={"event": "login.failed", "client": client_address(request)})
-            raise Unauthorized("wrong login or password")
+            raise failed(request)
     account, old_hash = account_of(found.account), found.password_hash
     rehash = state.passwords.needs_rehash(old_hash)
     new_hash = await state.passwords.hash(body.password, who) if rehash else old_hash
@@ -103,6 +103,12 @@ async def log_in(request: Request, body: Login) -> Tokens:
     await remember_client(state.database, account.id, client, found.known_until)
     audit.info("logged in", extra={"event": "login.succeeded", "session_id": session_id})
     return tokens(state, account, session_id, refresh_token)
+
+
+def failed(request: Request) -> Unauthorized:
+    """What a log-in that fails raises; the audit log is told."""
+    audit.warning("login failed", extra={"event": "login.failed", "client": client_address(request)})
+    return Unauthorized("wrong login or password")
 
 
 async def find_credentials(state: AccountsState, column: str, key: str, client: str) -> Credentials | None:
@@ -147,7 +153,7 @@ async def start_session(request: Request, account_id: str, *, password_hash: str
             for ended in displaced:
                 await request.state.sessions.forget_session(account_id, ended)
     if not unchanged:
-        raise Unauthorized("wrong login or password")
+        raise failed(request)
     for ended in displaced:
         audit.info("session made room", extra={"event": "session.displaced", "session_id": ended})
     return session_id, refresh_token
@@ -302,5 +308,6 @@ async def revoke_session(request: Request, principal: Principal, session_id: Id)
         if ended:
             await request.state.sessions.forget_session(principal.account.id, session_id)
     if not ended:
+        request.state.refusals.tell("session.refused", client_network(request), "sessions of nobody or another account")
         raise Problem(404, "no such session")
     audit.info("session revoked", extra={"event": "session.revoked", "session_id": session_id})

@@ -1,10 +1,14 @@
 """What is done to an account leaves an audit line: what, whose, of which session, and from where."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
+import pymysql
 
+from tests.accounts.test_cache import waits_for_the_row
 from tests.conftest import StartService
+from tests.support.servers import MariaDB, wait_until
 from tests.support.service import Service
 
 PASSWORD, NEW = "correct horse", "battery staple"
@@ -68,6 +72,38 @@ def test_what_is_done_to_an_account_is_told(quick_service: Service) -> None:
     assert told(service, ended) == info("logout", **who, session_id=other.session_id)
     deleted = client.request("DELETE", "/v1/auth/me", json={"password": NEW}, headers=account.headers)
     assert told(service, deleted) == info("account.deleted", **who)
+
+
+def test_attempts_that_are_refused_are_told_in_one_line_per_address_with_a_count(
+    start_quick_service: StartService,
+) -> None:
+    service = start_quick_service()
+    ended, other = service.sign_up(), service.sign_up()
+    service.client.post("/v1/auth/logout", headers=ended.headers)
+    for _ in range(3):
+        assert service.client.get("/v1/auth/me", headers=ended.headers).status_code == 401
+        answer = service.client.delete(f"/v1/auth/sessions/{ended.session_id}", headers=other.headers)
+        assert answer.status_code == 404
+    for event, kinds in (("token.refused", "token of an ended session"), ("session.refused", None)):
+        line = service.wait_for_log(type="audit", event=event)
+        assert (line["client"], line["count"], line.get("kinds")) == ("127.0.0.1", 3, kinds)
+
+
+def test_a_log_in_whose_password_was_changed_meanwhile_is_told_as_failed(
+    start_quick_service: StartService, mariadb: MariaDB
+) -> None:
+    service = start_quick_service("mysql+redis")
+    account = service.sign_up()
+    connection = pymysql.connect(unix_socket=str(mariadb.unix_socket), user="root")
+    with connection, connection.cursor() as cursor, ThreadPoolExecutor(1) as threads:
+        cursor.execute(f"USE {service.env['MYSQL_DATABASE']}")
+        cursor.execute("UPDATE accounts SET password_hash = 'another' WHERE id = %s", (account.id,))
+        waiting = threads.submit(log_in, service, account.username, account.password)
+        wait_until(lambda: waits_for_the_row(mariadb, service.env), "the log-in that waits for the row", within=10)
+        connection.commit()
+        answer = waiting.result()
+    assert answer.status_code == 401
+    assert told(service, answer) == warning("login.failed", account_id=account.id, **HERE)
 
 
 def test_attempts_that_are_limited_are_told(start_quick_service: StartService) -> None:

@@ -1,5 +1,6 @@
 """The page that shows the API, in a real browser."""
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -88,6 +89,12 @@ def test_what_a_browser_has_already_is_not_sent_again(fresh: Service) -> None:
         first = fresh.client.get(path)
         again = fresh.client.get(path, headers={"If-None-Match": first.headers["etag"]})
         assert (first.status_code, again.status_code, again.content) == (200, 304, b"")
+
+
+@pytest.mark.parametrize("name", ["", "/page.js", "/swagger-ui-bundle.js", "/swagger-ui.css"])
+def test_a_text_says_that_it_is_utf_8(fresh: Service, name: str) -> None:
+    media_type = fresh.client.get(f"/docs{name}").headers["content-type"]
+    assert re.fullmatch(r"text/\w+; charset=utf-8", media_type)
 
 
 @pytest.mark.parametrize("name", ["nothing.js", "fetch.sh", "page.html", "..%2f..%2fapp.py", "%2e%2e"])

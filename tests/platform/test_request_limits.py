@@ -311,7 +311,9 @@ def test_every_answer_has_its_ids_and_security_headers_and_no_server(service: Se
     headers = service.client.get(path).headers
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["cache-control"] == "no-store"
-    assert "default-src 'none'" in headers["content-security-policy"]
+    policy = {"default-src 'none'", "base-uri 'none'", "frame-ancestors 'none'"}
+    assert set(headers["content-security-policy"].split("; ")) == policy
+    assert headers["referrer-policy"] == "no-referrer"
     assert len(headers["traceparent"]) == 55
     assert headers["x-request-id"]
     assert "server" not in headers

@@ -29,9 +29,9 @@ OTHER_KEY = "o" * 32
 MADE_BY_CHANCE = os.urandom(32).hex()  # whatever stood here would be published
 PROD = {
     "SYS_ENV": "prod",
-    "MYSQL_HOST": "db",
+    "MYSQL_HOST": "localhost",
     "MYSQL_PASSWORD": "pw",
-    "REDIS_HOST": "redis",
+    "REDIS_HOST": "localhost",
     "SECRET_KEY": MADE_BY_CHANCE,
 }
 
@@ -771,6 +771,22 @@ def test_what_production_seldom_means_is_warned_of(name: str, text: str) -> None
     [warning] = settings.load(PROD | {name: text}).warnings
     assert warning.startswith(name)
     assert settings.load(PROD | {"SYS_ENV": "dev", name: text}).warnings == ()
+
+
+@pytest.mark.parametrize("mode", ["disabled", "preferred", "required"])
+def test_in_prod_a_server_elsewhere_that_is_not_verified_is_warned_of(mode: str) -> None:
+    [mysql] = settings.load(PROD | {"MYSQL_HOST": "db", "MYSQL_SSL_MODE": mode}).warnings
+    assert mysql.startswith(f"MYSQL_SSL_MODE is {mode}: ")
+    [redis] = settings.load(PROD | {"REDIS_HOST": "redis"}).warnings
+    assert redis.startswith("REDIS_SSL is false: ")
+
+
+@pytest.mark.parametrize("mode", ["verify_ca", "verify_identity"])
+def test_servers_that_are_verified_are_not_warned_of(mode: str, tmp_path: Path) -> None:
+    make_certificates(tmp_path, LOOPBACK_NAMES)
+    ca = str(tmp_path / "ca.pem")
+    elsewhere = {"MYSQL_HOST": "db", "MYSQL_SSL_MODE": mode, "MYSQL_SSL_CA": ca, "REDIS_HOST": "redis"}
+    assert settings.load(PROD | elsewhere | {"REDIS_SSL": "true"}).warnings == ()
 
 
 def test_what_is_usual_is_not_warned_of() -> None:

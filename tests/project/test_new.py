@@ -109,6 +109,7 @@ def test_each_form_of_the_name_is_where_it_belongs(copy: Path) -> None:
 def test_it_has_nothing_that_is_about_this_project(copy: Path) -> None:
     gone = ["CONTRIBUTING.md", "README.zh-CN.md", "benchmarks", "docs/performance.md", "tests/project", "tools"]
     assert [path for path in gone if (copy / path).exists()] == []
+    assert [path for path, text in texts(copy) if path.endswith(".md") and "project/test_" in text] == []
     assert not re.search("bench|tools", (copy / "Makefile").read_text() + (copy / "pyproject.toml").read_text())
 
 

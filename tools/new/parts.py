@@ -36,6 +36,14 @@ OF_SETTINGS = (
     r"|def test_(?:a_key_|no_key_|two_data_dirs|processes_that_start_at_once_have_the_same_key)"
 )
 
+# Of docs/security.md: tests/project is in no copy.
+TESTS_OF_THIS_PROJECT = (
+    ", project/test_published_secrets",
+    ", project/test_security_pages",
+    "project/test_mysql_page, ",
+    "project/test_supply_chain, ",
+)
+
 RULES = (
     Rule(
         paths=(
@@ -47,6 +55,7 @@ RULES = (
             ".github/pull_request_template.md",
             "benchmarks",
             "docs/api.png",
+            "docs/asvs.md",
             "docs/performance",
             "docs/performance.md",
             "docs/reliability.md",
@@ -56,9 +65,10 @@ RULES = (
             "tools",
         ),
         targets=("bench", "bench-check", "bench-lock", "benchmarks/.venvs/%/made", "mutants", "new", "soak", "upgrade"),
-        pages=r"(?:performance|reliability|CONTRIBUTING|SECURITY)\.md|\bbenchmarks/|"
+        pages=r"(?:asvs|performance|reliability|CONTRIBUTING|SECURITY)\.md|\bbenchmarks/|"
         r"make (?:bench|mutants|soak)",
         texts=(
+            *((text, "") for text in TESTS_OF_THIS_PROJECT),
             ("PEERS   := fastapi litestar blacksheep\n\n", ""),
             (" benchmarks/.venvs .cache", " .cache"),
             ('"benchmarks/*" = ["ARG005", "PLR0917", "S", "SLF001", "T20"]\n', ""),
