@@ -16,7 +16,7 @@ from handlers.accounts.token_pairs import Tokens, add_refresh_token, tokens
 from infra.base.ids import new_id
 from infra.base.times import now_ms, utc
 from infra.http.bodies import invalid_fields, json_response
-from infra.http.clients import network
+from infra.http.clients import client_network
 from infra.http.operations import operation
 from infra.http.parameters import Header
 from infra.http.preferences import REPRESENTATION, prefers_representation
@@ -65,7 +65,7 @@ class Deleted(Struct):
 @operation(201, problems=NAMING)
 async def register(request: Request, body: Registration) -> Account:
     """Make an account."""
-    client = network(client_address(request))
+    client = client_network(client_address(request))
     async with request.state.limits.naming(client):
         username, email, password_hash = await checked(request, body, Who(client, Purpose.REGISTRATION))
         return await add_account(request, username, email, password_hash)
@@ -133,7 +133,7 @@ async def update_me(request: Request, principal: Principal, body: AccountChanges
     if not changes:
         return principal.account
     async with (
-        request.state.limits.naming(network(client_address(request)), principal.account.id),
+        request.state.limits.naming(client_network(client_address(request)), principal.account.id),
         request.state.database.transaction() as transaction,
     ):
         account = await change_account(transaction, principal, changes)
@@ -217,7 +217,7 @@ async def change_password(
     """
     current_hash = await confirm_password(request, principal, body.current_password)
     await check_own_password(request, principal, body.new_password)
-    client = network(client_address(request))
+    client = client_network(client_address(request))
     new_hash = await request.state.passwords.hash(body.new_password, Who(client, known=True))
     now, tells = now_ms(), prefers_representation(prefer)
     async with request.state.database.transaction() as transaction:
@@ -278,7 +278,7 @@ async def confirm_password(request: Request, principal: Principal, password: str
     if not row:
         raise Unauthorized("the account has been deleted", "invalid_token")
     [password_hash] = row
-    client = network(client_address(request))
+    client = client_network(client_address(request))
     async with state.limits.confirmation(principal.account.id, principal.session_id, client):
         if not await state.passwords.verify(password, password_hash, Who(client, known=True)):
             audit.warning("wrong password", extra={"event": "password.refused"})

@@ -18,12 +18,12 @@ from handlers.accounts.token_pairs import RefreshToken, Tokens, add_refresh_toke
 from handlers.accounts.tokens import refresh_token_hash
 from infra.base.ids import Id, new_id
 from infra.base.times import Time, now_ms, utc
-from infra.http.clients import network
+from infra.http.clients import client_network
 from infra.http.openapi import ASKED_FOR
 from infra.http.operations import operation
 from infra.http.pages import Page, PageQuery, page_of
 from infra.http.problems import Problem, Unauthorized
-from infra.http.refusals import client_network
+from infra.http.refusals import network_of_client
 from infra.logs import get_logger
 from infra.redis.counters import Window
 from infra.sql.database import Connection
@@ -85,7 +85,7 @@ class Session(Struct):
 async def log_in(request: Request, body: Login) -> Tokens:
     """Start a session."""
     state = request.state
-    client = network(client_address(request))
+    client = client_network(client_address(request))
     column, key = login_key(body.login)
     found = await find_credentials(state, column, key, client)
     if found:
@@ -219,7 +219,7 @@ async def count_refresh(request: Request, account_id: str, session_id: str) -> N
     attempts, seconds = request.state.settings.refresh_rate_limit
     key = request.state.redis.key(account_id, f"refreshes:{session_id}")
     if wait := await request.state.limits.counters.take(Window(key, attempts, seconds)):
-        request.state.refusals.tell("refresh.limited", network(client_address(request)), "refreshes limited")
+        request.state.refusals.tell("refresh.limited", client_network(client_address(request)), "refreshes limited")
         raise Problem(429, "too many refreshes of this session", headers={"Retry-After": str(wait)})
 
 
@@ -308,6 +308,8 @@ async def revoke_session(request: Request, principal: Principal, session_id: Id)
         if ended:
             await request.state.sessions.forget_session(principal.account.id, session_id)
     if not ended:
-        request.state.refusals.tell("session.refused", client_network(request), "sessions of nobody or another account")
+        request.state.refusals.tell(
+            "session.refused", network_of_client(request), "sessions of nobody or another account"
+        )
         raise Problem(404, "no such session")
     audit.info("session revoked", extra={"event": "session.revoked", "session_id": session_id})

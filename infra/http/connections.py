@@ -3,20 +3,17 @@
 import asyncio
 from collections import Counter
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Protocol
 
+from infra.http.clients import REMEMBERED, TrustedProxies, client_network, peer_address
 from infra.logs import get_logger
 from settings import Settings
 
 EXTRA = 256  # connections over a limit at once; the next one takes the place of the oldest
 EXTRA_SECONDS = 1.0  # in which such a one has to ask
 PERIOD = 60.0  # seconds between two lines that say the same
-SUBSCRIBER = 64  # bits of an IPv6 address that one subscriber has at least
 
 log = get_logger("system")
-
-Network = IPv4Network | IPv6Network
 
 
 class Connection(Protocol):
@@ -33,7 +30,8 @@ class ConnectionLimits:
     def __init__(self, settings: Settings) -> None:
         self.most = settings.max_connections
         self.most_of_client = settings.max_connections_per_client
-        self.client_of = lru_cache(4096)(ClientOf(settings.forwarded_allow_ips))
+        self.proxies = TrustedProxies(settings.forwarded_allow_ips)
+        self.client_of = lru_cache(REMEMBERED)(self.find_client)
         self.counted: dict[Connection, str] = {}  # and whose it is; "" for a proxy
         self.clients: Counter[str] = Counter()
         self.extra: dict[Connection, None] = {}  # the oldest first
@@ -67,6 +65,11 @@ class ConnectionLimits:
             return True
         return False
 
+    def find_client(self, peer: str) -> str:
+        """Whom a peer's address stands for: "" for a proxy."""
+        address = peer_address(peer)
+        return "" if address is None or address in self.proxies else client_network(address)
+
     def leave(self, connection: Connection) -> None:
         self.extra.pop(connection, None)
         client = self.counted.pop(connection, "")
@@ -74,25 +77,6 @@ class ConnectionLimits:
             self.clients[client] -= 1
             if not self.clients[client]:
                 del self.clients[client]
-
-
-class ClientOf:
-    """Whom a peer's address stands for: "" for a proxy."""
-
-    def __init__(self, proxies: str) -> None:
-        self.all = proxies == "*"
-        self.networks: list[Network] = [] if self.all else [ip_network(text.strip()) for text in proxies.split(",")]
-
-    def __call__(self, peer: str) -> str:
-        try:
-            address = ip_address(peer.partition("%")[0])
-        except ValueError:  # the name of a UNIX socket
-            return ""
-        if isinstance(address, IPv6Address) and address.ipv4_mapped:
-            address = address.ipv4_mapped
-        if self.all or any(address in network for network in self.networks):
-            return ""
-        return str(address) if isinstance(address, IPv4Address) else str(ip_network((int(address), SUBSCRIBER), False))
 
 
 class Tally:

@@ -9,7 +9,7 @@ from typing import Any
 from starlette.requests import HTTPConnection
 
 from infra.base.kinds import RateLimit
-from infra.http.clients import network
+from infra.http.clients import client_network
 from infra.http.problems import Problem
 from infra.redis.counters import Counters, Window
 from infra.redis.store import Store
@@ -41,21 +41,21 @@ class Refusals:
 
     async def count(self, request: HTTPConnection[Any], kind: str, limit: RateLimit = WRONG_TOKENS) -> None:
         """A wrong token of that kind. Raises a 429 Problem when there were too many from this address."""
-        client = client_network(request)
+        client = network_of_client(request)
         self.tell("token.refused", client, "wrong tokens", kind)
         if seconds := await self.counters.take(self._window(client, kind, limit)):
             raise Problem(429, TOO_MANY, headers={"Retry-After": str(seconds)})
 
     def are_too_many(self, request: HTTPConnection[Any], kind: str, limit: RateLimit = WRONG_TOKENS) -> bool:
         """Whether no more guesses are looked at. An address from which a right one came is looked at all the same."""
-        client = client_network(request)
+        client = network_of_client(request)
         return client not in self.trusted and self.counters.is_full(self._window(client, kind, limit))
 
     def _window(self, client: str, kind: str, limit: RateLimit) -> Window:
         return Window(self.counters.redis.key(client, f"wrong {kind}s"), limit.attempts, limit.seconds)
 
     def trust(self, request: HTTPConnection[Any]) -> None:
-        client = client_network(request)
+        client = network_of_client(request)
         if client not in self.trusted:
             self.trusted[client] = None
             if len(self.trusted) > MOST:
@@ -92,5 +92,5 @@ class Refusals:
             self._write(line)
 
 
-def client_network(request: HTTPConnection[Any]) -> str:
-    return network(request.client.host) if request.client else "unknown"
+def network_of_client(request: HTTPConnection[Any]) -> str:
+    return client_network(request.client.host if request.client else "")

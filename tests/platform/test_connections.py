@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.http.connections import ClientOf
+from infra.http.connections import ConnectionLimits
+from settings import load
 from tests.conftest import StartService
 from tests.support.proxy import Proxy
 from tests.support.service import Service, read_all
@@ -106,8 +107,10 @@ def test_a_crowd_over_the_limit_leaves_room_for_health_and_one_line(start_servic
     ],
 )
 def test_a_client_is_an_ipv4_address_or_an_ipv6_64_and_a_proxy_is_none(peer: str, client: str) -> None:
-    assert ClientOf("10.0.0.0/8, 127.0.0.1,2001:db8:ff::/48")(peer) == client
-    assert ClientOf("*")(peer) == ""
+    env = {"SYS_ENV": "test", "SECRET_KEY": "k" * 32}
+    trusted = {"FORWARDED_ALLOW_IPS": "10.0.0.0/8, 127.0.0.1,2001:db8:ff::/48"}
+    assert ConnectionLimits(load(env | trusted)).client_of(peer) == client
+    assert ConnectionLimits(load(env | {"FORWARDED_ALLOW_IPS": "*"})).client_of(peer) == ""
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from itertools import count
 
 import pytest
 
-from infra.http.proxies import TrustedProxies, address_of
+from infra.http.clients import TrustedProxies, address_of
 from tests.conftest import TEST_SETTINGS
 from tests.support.service import Service, read_all
 
