@@ -7,11 +7,11 @@ from typing import Protocol
 
 from infra.http.clients import REMEMBERED, TrustedProxies, client_network, peer_address
 from infra.logs import get_logger
+from infra.logs.tally import Tally
 from settings import Settings
 
 EXTRA = 256  # connections over a limit at once; the next one takes the place of the oldest
 EXTRA_SECONDS = 1.0  # in which such a one has to ask
-PERIOD = 60.0  # seconds between two lines that say the same
 
 log = get_logger("system")
 
@@ -35,7 +35,7 @@ class ConnectionLimits:
         self.counted: dict[Connection, str] = {}  # and whose it is; "" for a proxy
         self.clients: Counter[str] = Counter()
         self.extra: dict[Connection, None] = {}  # the oldest first
-        self.refusals = Tally("too many connections: these are asked in for /health only")
+        self.refusals = Tally(log, "too many connections: these are asked in for /health only")
 
     def enter(self, connection: Connection, peer: str | None, *, last: bool = False) -> bool:
         """Whether the connection is within the limits; `last`: it has one of the last file descriptors, so it isn't."""
@@ -77,26 +77,3 @@ class ConnectionLimits:
             self.clients[client] -= 1
             if not self.clients[client]:
                 del self.clients[client]
-
-
-class Tally:
-    """Counts what may happen too often for a line each: a line at once, then one a minute with how many there were."""
-
-    def __init__(self, message: str) -> None:
-        self.message = message
-        self.count = 0
-        self.timer: asyncio.TimerHandle | None = None
-        self.newest: dict[str, object] = {}
-
-    def add(self, **newest: object) -> None:
-        self.count += 1
-        self.newest = newest
-        if self.timer is None:
-            self.tell()
-
-    def tell(self) -> None:
-        self.timer = None
-        if self.count:
-            log.warning(self.message, extra={"count": self.count, **self.newest})
-            self.count = 0
-            self.timer = asyncio.get_running_loop().call_later(PERIOD, self.tell)

@@ -1,8 +1,6 @@
 """Wrong tokens and refused attempts: limited per client address, and told in one line per address and minute."""
 
-import asyncio
-from contextvars import Context
-from dataclasses import dataclass, field
+from functools import partial
 from logging import Logger
 from typing import Any
 
@@ -11,23 +9,16 @@ from starlette.requests import HTTPConnection
 from infra.base.kinds import RateLimit
 from infra.http.clients import client_network
 from infra.http.problems import Problem
+from infra.logs.tally import Tally
 from infra.redis.counters import Counters, Window
 from infra.redis.store import Store
 
 SOON = 2  # seconds that are waited with the first line of an address, so that it counts a whole burst
-MINUTE = 60
 MOST = 1_000  # addresses that are told of one by one
 OTHERS = "others"
 WRONG_TOKENS = RateLimit(200, 60)
 
 TOO_MANY = "too many wrong tokens from this address"
-
-
-@dataclass(slots=True)
-class Tally:
-    message: str
-    count: int = 0
-    kinds: set[str] = field(default_factory=set)
 
 
 class Refusals:
@@ -66,30 +57,15 @@ class Refusals:
         line = (event, client)
         if line not in self.tallies and len(self.tallies) >= MOST:
             line = (event, OTHERS)
-        if line not in self.tallies:
-            self.tallies[line] = Tally(message)
-            self._write_in(SOON, line)
-        self.tallies[line].count += 1
-        if kind:
-            self.tallies[line].kinds.add(kind)
-
-    def _write_in(self, seconds: float, line: tuple[str, str]) -> None:
-        # in a context of its own: the line is of no one request
-        asyncio.get_running_loop().call_later(seconds, self._write, line, context=Context())
-
-    def _write(self, line: tuple[str, str]) -> None:
-        tally = self.tallies.pop(line, None)
-        if tally and tally.count:
-            event, client = line
-            said = {"event": event, "client": client, "count": tally.count}
-            kinds = {"kinds": ", ".join(sorted(tally.kinds))} if tally.kinds else {}
-            self.logger.warning(tally.message, extra=said | kinds)
-            self.tallies[line] = Tally(tally.message)  # what comes within the next minute is in the next line
-            self._write_in(MINUTE, line)
+        tally = self.tallies.get(line)
+        if tally is None:
+            forget = partial(self.tallies.pop, line)
+            tally = self.tallies[line] = Tally(self.logger, message, SOON, forget)
+        tally.add(kind, event=event, client=line[1])
 
     def close(self) -> None:
-        for line in list(self.tallies):
-            self._write(line)
+        for tally in self.tallies.values():
+            tally.close()
 
 
 def network_of_client(request: HTTPConnection[Any]) -> str:
