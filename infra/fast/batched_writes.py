@@ -7,32 +7,40 @@ the next answer when each is sent as soon as it is made: then waking it takes as
 import asyncio
 from collections.abc import Collection
 from typing import Any
-from weakref import WeakKeyDictionary
 
 FEW = 2  # requests in flight: for them a turn more takes longer than waking their clients
 LARGE = 16 * 1024  # bytes: keeping them costs more than another write
 
-# By loop: what is to be flushed in its next turn.
-waiting_of: WeakKeyDictionary[asyncio.AbstractEventLoop, list["BatchedTransport"]] = WeakKeyDictionary()
 
+class Batch:
+    """The transports of one server whose answers are sent in the next turn of the loop."""
 
-def wrap(
-    transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, in_flight: Collection[object]
-) -> asyncio.Transport:
-    """The same transport, but what uvicorn writes for an answer waits until the next turn of the loop at most."""
-    return BatchedTransport(transport, loop, in_flight)
+    def __init__(self, loop: asyncio.AbstractEventLoop, in_flight: Collection[object]) -> None:
+        self.loop = loop
+        self.in_flight = in_flight
+        self.waiting: list[BatchedTransport] = []
+
+    def wrap(self, transport: asyncio.Transport) -> asyncio.Transport:
+        """The same transport, but what uvicorn writes for an answer waits until the next turn of the loop at most."""
+        return BatchedTransport(transport, self)
+
+    def add(self, transport: "BatchedTransport") -> None:
+        if not self.waiting:
+            self.loop.call_soon(self.flush)
+        self.waiting.append(transport)
+
+    def flush(self) -> None:
+        transports, self.waiting = self.waiting, []
+        for transport in transports:
+            transport.flush()
 
 
 class BatchedTransport(asyncio.Transport):
     """Holds an answer's head, then with the first part of its body; whatever else is written goes out at once."""
 
-    def __init__(
-        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, in_flight: Collection[object]
-    ) -> None:
+    def __init__(self, transport: asyncio.Transport, batch: Batch) -> None:
         self.transport = transport
-        self.loop = loop
-        self.in_flight = in_flight
-        self.waiting = waiting_of.setdefault(loop, [])
+        self.batch = batch
         self.held = b""
         self.whole = False  # the body's first part is held, too
 
@@ -42,15 +50,13 @@ class BatchedTransport(asyncio.Transport):
             self.transport.write(data)  # as it is: of what many don't take, all have the same in memory
         elif self.held:
             self.held += data
-            if self.whole or len(self.in_flight) <= FEW:
+            if self.whole or len(self.batch.in_flight) <= FEW:
                 self.flush()
             else:
                 self.whole = True
         elif data[:9] == b"HTTP/1.1 ":
             self.held = bytes(data)
-            if not self.waiting:
-                self.loop.call_soon(flush_all, self.waiting)
-            self.waiting.append(self)
+            self.batch.add(self)
         else:
             self.transport.write(data)
 
@@ -103,10 +109,3 @@ class BatchedTransport(asyncio.Transport):
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return self.transport.get_extra_info(name, default)
-
-
-def flush_all(waiting: list[BatchedTransport]) -> None:
-    transports = waiting.copy()
-    waiting.clear()
-    for transport in transports:
-        transport.flush()

@@ -1,16 +1,14 @@
 """uvicorn's HTTP/1.1 with limits of our own: what it answers before the app can is a problem document, too."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import httptools
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from infra import fast
 from infra.base.errors import Unavailable
-from infra.fast import batched_writes
 from infra.http.connections import EXTRA_SECONDS, ConnectionLimits
 from infra.http.fields import members
 from infra.http.heads import VERSIONS, check_codings, check_hosts, target_of, unknown_version
@@ -92,16 +90,24 @@ class Protocol(HttpToolsProtocol):
     write_timer: asyncio.TimerHandle | None = None
     unsent = 0  # bytes, when the timer was set
 
-    def __init__(self, settings: Settings, limits: ConnectionLimits, turns: Turns, *options: Any) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        limits: ConnectionLimits,
+        turns: Turns,
+        wrap: Callable[[asyncio.Transport], asyncio.Transport] | None,
+        *options: Any,
+    ) -> None:
         super().__init__(*options)
         self.settings = settings
         self.limits = limits
         self.turns = turns
+        self.wrap = wrap
         self.keep_alive = settings.keep_alive
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        if fast.enabled("batched_writes"):
-            transport = batched_writes.wrap(transport, self.loop, self.tasks)
+        if self.wrap:
+            transport = self.wrap(transport)
         transport.set_write_buffer_limits(MAX_UNSENT)
         super().connection_made(transport)
         self.flow: Flow = Flow(transport)

@@ -7,12 +7,8 @@ from typing import Protocol
 
 from uvicorn.protocols.http.flow_control import FlowControl
 
-AT_ONCE = 8 * 1024  # bytes that are read from a connection; uvloop by itself reads 256 KB
 SMALL = 2 * 1024  # bytes that are parsed at once: chunks of one byte each take 200 times as long as their copying
 TURN = 0.01  # seconds of a turn of the loop for what is larger
-
-# All connections read into the same: what it holds is taken out before the next one reads.
-BUFFER = memoryview(bytearray(AT_ONCE))
 
 
 class Reading(Protocol):
@@ -26,21 +22,25 @@ class Reading(Protocol):
 
 
 class Reader(asyncio.BufferedProtocol):
-    """Stands before a protocol, and gives it at most AT_ONCE bytes a time."""
+    """Stands before a protocol, and gives it at most as many bytes a time as the buffer holds.
 
-    def __init__(self, protocol: Reading) -> None:
+    All connections read into the same: what it holds is taken out before the next one reads.
+    """
+
+    def __init__(self, protocol: Reading, buffer: memoryview) -> None:
         self.connection_made = protocol.connection_made  # type: ignore[method-assign, assignment]
         self.connection_lost = protocol.connection_lost  # type: ignore[method-assign]
         self.eof_received = protocol.eof_received  # type: ignore[method-assign]
         self.pause_writing = protocol.pause_writing  # type: ignore[method-assign]
         self.resume_writing = protocol.resume_writing  # type: ignore[method-assign]
         self.data_received = protocol.data_received
+        self.buffer = buffer
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio calls it so
-        return BUFFER
+        return self.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.data_received(BUFFER[:nbytes].tobytes())
+        self.data_received(self.buffer[:nbytes].tobytes())
 
 
 class Flow(FlowControl):

@@ -13,6 +13,7 @@ from infra.http.protocol import Protocol
 from infra.http.reading import Reader
 from infra.logs import get_logger
 
+READ_AT_ONCE = 8 * 1024  # bytes of a connection; uvloop by itself reads 256 KB
 AT_ONCE = 100  # of a turn: uvloop's own server takes one, so that those of a crowd wait for seconds
 RESERVED = 8  # file descriptors for whoever asks for /health when the table is full
 PAUSE = 0.1  # seconds until the next try when not even these are left
@@ -30,6 +31,7 @@ class Acceptor:
         self.limits = limits
         self.loop = asyncio.get_running_loop()
         self.connecting: set[asyncio.Task[object]] = set()
+        self.buffer = memoryview(bytearray(READ_AT_ONCE))
         self.told = False
         self.reserve: list[int] = []
         self.fill_reserve()
@@ -74,7 +76,8 @@ class Acceptor:
     def connect(self, connection: socket.socket, last: bool) -> None:
         protocol = self.make()
         protocol.last = last
-        task = self.loop.create_task(self.loop.connect_accepted_socket(partial(Reader, protocol), connection))
+        reader = partial(Reader, protocol, self.buffer)
+        task = self.loop.create_task(self.loop.connect_accepted_socket(reader, connection))
         self.connecting.add(task)
         task.add_done_callback(self.connected)
 

@@ -15,7 +15,9 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
+from infra import fast
 from infra.base.errors import StartupError
+from infra.fast import batched_writes
 from infra.http.connections import ConnectionLimits
 from infra.http.protocol import Protocol
 from infra.http.reading import Turns
@@ -58,9 +60,10 @@ class Server(uvicorn.Server):
         """In place of uvicorn's, which leaves the taking of connections to the loop."""
         config, state, loop = self.config, self.server_state, asyncio.get_running_loop()
         limits, turns = ConnectionLimits(self.settings), Turns(loop)
+        wrap = batched_writes.Batch(loop, state.tasks).wrap if fast.enabled("batched_writes") else None
 
         def make() -> Protocol:
-            return Protocol(self.settings, limits, turns, config, state, self.lifespan.state, loop)
+            return Protocol(self.settings, limits, turns, wrap, config, state, self.lifespan.state, loop)
 
         acceptors: Any = [Acceptor(listener, BACKLOG, make, limits) for listener in sockets or []]
         self.servers = acceptors

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from infra.fast.batched_writes import FEW, LARGE, wrap
+from infra.fast.batched_writes import FEW, LARGE, Batch
 from tests.support.service import Service
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n"
@@ -66,7 +66,7 @@ def said(*steps: Callable[[asyncio.Transport], object], in_flight: int = FEW + 1
 
     async def run() -> list[object]:
         recorder = Recorder()
-        transport = wrap(recorder, asyncio.get_running_loop(), range(in_flight))
+        transport = Batch(asyncio.get_running_loop(), range(in_flight)).wrap(recorder)
         for step in steps:
             step(transport)
         recorder.said.append("turn")
@@ -130,7 +130,8 @@ def test_few_answers_leave_at_once() -> None:
 def test_answers_that_are_made_in_one_turn_leave_together() -> None:
     async def run() -> list[object]:
         order: list[object] = []
-        clients = [wrap(Recorder(order), asyncio.get_running_loop(), range(5)) for _ in range(5)]
+        batch = Batch(asyncio.get_running_loop(), range(5))
+        clients = [batch.wrap(Recorder(order)) for _ in range(5)]
         for client in clients:
             order.append("made")
             client.write(HEAD)
