@@ -18,6 +18,9 @@ class Reading(Protocol):
     def data_received(self, data: bytes) -> None: ...
     def pause_writing(self) -> None: ...
     def resume_writing(self) -> None: ...
+
+
+class Waiting(Protocol):
     def read_some(self) -> bool: ...
 
 
@@ -62,10 +65,10 @@ class Turns:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self.waiting: deque[Reading] = deque()
+        self.waiting: deque[Waiting] = deque()
         self.next: asyncio.Handle | None = None
 
-    def add(self, connection: Reading) -> None:
+    def add(self, connection: Waiting) -> None:
         self.waiting.append(connection)
         self.next = self.next or self.loop.call_soon(self.run)
 
