@@ -4,11 +4,9 @@
 import dataclasses
 import sys
 from collections.abc import Iterator, Mapping
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, ClassVar
 
-from infra.base.certificates import belong_together
 from infra.base.kinds import (
     BOOL,
     CERTIFICATES,
@@ -35,9 +33,9 @@ from infra.base.kinds import (
     one_of,
     seconds,
 )
+from infra.base.rules import DAY, believes_anyone, is_elsewhere, odd_lifetimes, odd_rates, weak_secrets, wrong_pair
 from infra.base.settings_command import main
 from infra.base.variables import MadeAtStart, Reading, Table, variable
-from infra.base.weak_secrets import weakness
 
 NAME = "berth"  # a DNS label; of logs, metrics, the token issuer, the database, keys in Redis
 VERSION = "0.1.0"  # `make release VERSION=...` changes it here and wherever else it stands
@@ -54,11 +52,7 @@ LOG_LEVEL = one_of("DEBUG INFO WARNING ERROR CRITICAL", str.upper)
 LOG_FORMAT = one_of("json gcp ecs console", str.lower)
 LOG_FORMAT_DEFAULT = "json; with K_SERVICE: gcp; local, on a terminal: console"
 SSL_MODE = one_of("disabled preferred required verify_ca verify_identity", str.lower)
-DAY = 86400  # seconds
-# What is sensible in production.
-LIFETIMES = {"ACCESS_TOKEN_TTL": (30, DAY), "REFRESH_TOKEN_TTL": (DAY // 24, 400 * DAY)}  # only with accounts
-LOOPBACK = {"localhost", "127.0.0.1", "::1"}  # this machine's own: a proxy beside it, a tunnel
-WIDEST_NETWORK = 8  # bits of its prefix
+SENSIBLE_LIFETIMES = {"ACCESS_TOKEN_TTL": (30, DAY), "REFRESH_TOKEN_TTL": (3600, 400 * DAY)}  # only with accounts
 # What compose.yaml, and compose itself, read from .env.
 FOREIGN = rf"{IDENTIFIER.upper()}_\w+|COMPOSE_\w+|DOCKER_\w+|MYSQL_ROOT_\w+|MYSQL_USER|TZ"
 
@@ -70,7 +64,7 @@ class Settings:
     name: ClassVar[str] = NAME
     version: ClassVar[str] = VERSION
 
-    sys_env: str = variable("local", one_of("local dev test prod"), "the kind of environment; prod is the strictest")
+    sys_env: str = variable("local", SYS_ENV, "the kind of environment; prod is the strictest")
     debug: bool = variable(None, BOOL, "error details in responses; not in prod", "local, dev: true; test, prod: false")
     host: str = variable("0.0.0.0", HOST, "address to listen on")  # noqa: S104 - containers are reached from outside
     port: int = variable("8000", PORT, "port to listen on; Cloud Run and Knative inject it")
@@ -193,7 +187,7 @@ def rules(reading: Reading) -> Iterator[tuple[str, str]]:
                 yield name, f"{VARIABLES[name].kind.expected}, since SYS_ENV is {where}"
     # end only
     if where == "prod":
-        yield from rules_of_prod(values)
+        yield from ((name, f"{expected}, since SYS_ENV is prod") for name, expected in rules_of_prod(reading))
     if most is not None and (values["MYSQL_POOL_MIN_SIZE"] or 0) > most:
         yield "MYSQL_POOL_MIN_SIZE", f"at most MYSQL_POOL_MAX_SIZE, which is {most}"
     yield from tls_rules(reading)
@@ -210,32 +204,19 @@ def tls_rules(reading: Reading) -> Iterator[tuple[str, str]]:
         yield "MYSQL_SSL_MODE", "another word, since MYSQL_SSL_CERT is set"
     if values["REDIS_SSL"] is False and found("REDIS_SSL_CERT"):
         yield "REDIS_SSL", "true, since REDIS_SSL_CERT is set"
-    for certificate, key in (("MYSQL_SSL_CERT", "MYSQL_SSL_KEY"), ("REDIS_SSL_CERT", "REDIS_SSL_KEY")):
-        yield from wrong_pair(reading, certificate, key)
+    yield from wrong_pair(reading, "MYSQL_SSL_CERT", "MYSQL_SSL_KEY")
+    yield from wrong_pair(reading, "REDIS_SSL_CERT", "REDIS_SSL_KEY")
 
 
-def wrong_pair(reading: Reading, certificate: str, key: str) -> Iterator[tuple[str, str]]:
-    for one, other in ((certificate, key), (key, certificate)):
-        if reading.found(other) and not reading.found(one):
-            yield one, f"{VARIABLES[one].kind.expected}, since {other} is set"
-    files = reading.values[certificate], reading.values[key]
-    if all(files) and not belong_together(*files):
-        yield key, f"the private key of {certificate}, as PEM without a passphrase"
-
-
-def rules_of_prod(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def rules_of_prod(reading: Reading) -> Iterator[tuple[str, str]]:
     """Nothing that tells strangers too much, and no secret that they know or guess."""
-    if values["DEBUG"]:
-        yield "DEBUG", "false, since SYS_ENV is prod"
+    if reading.values["DEBUG"]:
+        yield "DEBUG", "false"
     # only with accounts:
-    if "," in (values["SECRET_KEY"] or ""):  # it could not be replaced: among several a comma divides
-        yield "SECRET_KEY", "a key without a comma, since SYS_ENV is prod"
+    if "," in (reading.values["SECRET_KEY"] or ""):  # it could not be replaced: among several a comma divides
+        yield "SECRET_KEY", "a key without a comma"
     # end only
-    for name, line in VARIABLES.items():
-        if line.kind.type == "secret" and values[name]:
-            held = (values[name],) if isinstance(values[name], str) else values[name]
-            faults = filter(None, (weakness(secret, line.kind) for secret in held))
-            yield from ((name, f"{fault}, since SYS_ENV is prod") for fault in [*faults][:1])
+    yield from weak_secrets(reading)
 
 
 def cautions(reading: Reading) -> Iterator[str]:
@@ -248,14 +229,8 @@ def cautions(reading: Reading) -> Iterator[str]:
     if "*" in (values["CORS_ORIGINS"] or ()):
         yield "CORS_ORIGINS is *: any page on the web may call from a browser"
     yield from cautions_of_tls(values)
-    for name, line in VARIABLES.items():
-        if line.kind is RATE and values[name] and not is_sensible(values[name]):
-            yield f"{name} is {reading.texts[name]}: expected at most one attempt a second, over a day at most"
-    # only with accounts:
-    for name, (least, most) in LIFETIMES.items():
-        if values[name] is not None and not least <= values[name] <= most:
-            yield f"{name} is {values[name]}: expected from {least} to {most} seconds"
-    # end only
+    yield from odd_rates(reading)
+    yield from odd_lifetimes(reading, SENSIBLE_LIFETIMES)  # only with accounts
 
 
 def cautions_of_tls(values: Mapping[str, Any]) -> Iterator[str]:
@@ -263,19 +238,6 @@ def cautions_of_tls(values: Mapping[str, Any]) -> Iterator[str]:
         yield f"MYSQL_SSL_MODE is {values['MYSQL_SSL_MODE']}: whoever is between here and MySQL may be taken for it"
     if is_elsewhere(values["REDIS_HOST"]) and values["REDIS_SSL"] is False:
         yield "REDIS_SSL is false: whoever is between here and Redis can read and change what is sent"
-
-
-def is_elsewhere(host: str | None) -> bool:
-    return bool(host) and host not in LOOPBACK
-
-
-def believes_anyone(proxies: str) -> bool:
-    """Also by networks that are a half or a quarter of all addresses."""
-    return proxies == "*" or any(ip_network(part).prefixlen < WIDEST_NETWORK for part in proxies.split(",") if part)
-
-
-def is_sensible(rate: RateLimit) -> bool:
-    return rate.attempts <= rate.seconds <= DAY
 
 
 TABLE = Table(Settings, defaults, rules, cautions, file="ENV_FILE", file_ignored=("SYS_ENV", "prod"), foreign=FOREIGN)

@@ -63,6 +63,7 @@ def variable(
 class Reading:
     """What was found, and what is wrong with it."""
 
+    variables: Mapping[str, Variable]
     texts: dict[str, str] = dataclasses.field(default_factory=dict, repr=False)
     sources: dict[str, str] = dataclasses.field(default_factory=dict)
     made: dict[str, str] = dataclasses.field(default_factory=dict)  # at start: a secret and its folder's variable
@@ -122,7 +123,8 @@ class Table(Generic[Loaded]):
         return loaded
 
     def read(self, environ: Texts | None = None) -> Reading:
-        reading, variables = Reading(), self.variables
+        variables = self.variables
+        reading = Reading(variables)
         real = self.given(os.environ if environ is None else environ)
         layers = {"environment": real, self.file: self.read_file(real, reading)}
         self.warn_of_unknown(layers, reading)
