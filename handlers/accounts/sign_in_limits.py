@@ -15,7 +15,7 @@ from infra.base.kinds import RateLimit
 from infra.http.clients import site
 from infra.http.problems import Problem
 from infra.http.refusals import Refusals
-from infra.redis.counters import Counters, Place, Window
+from infra.redis.counters import AFRESH, Counters, Place, Window
 from infra.redis.store import Store
 
 STRANGERS = 5  # times the limit: failures at one name from all clients that its account doesn't know
@@ -26,9 +26,6 @@ WAIT = 10  # seconds that one may wait until an attempt in flight ends
 WAITING = 64  # at most, for the same
 POLL = 0.05  # seconds
 REFUSALS = (401, 403)
-
-
-AFRESH = -1
 LIMITED = {"login.limited": "sign-in attempts limited", "names.limited": "registrations and changes of names limited"}
 
 

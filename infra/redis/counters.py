@@ -15,13 +15,14 @@ from infra.redis.store import Client, Store
 MOST = 10_000  # counts that are kept here; the one that began first gives way
 IN_FLIGHT = 60  # seconds after which what is in flight has died with its instance
 BUSY = -1
+AFRESH = -1  # in place of what is added to a count: it starts afresh
 BATCH = 1_000  # counts of which Redis is told at once
 MARK = 60  # seconds that the mark of an instance lives, which sets it again in time
 
 # Each window has two keys: its count, and the weight that is in flight. It begins with the first failure; later ones
 # don't move it. ARGV: for each window first the count that an instance knows, and the milliseconds that are left of it.
-LEARN = """
-local counts, left, held = {}, {}, {}
+LEARN = f"""
+local counts, held = {{}}, {{}}
 for i = 1, #KEYS / 2 do
     local known, rest = tonumber(ARGV[2 * i - 1]), ARGV[2 * i]
     counts[i] = tonumber(redis.call('GET', KEYS[2 * i - 1]) or '0')
@@ -32,7 +33,7 @@ for i = 1, #KEYS / 2 do
     end
 end
 local function hold(i, weight)
-    if weight > 0 then redis.call('SET', KEYS[2 * i], weight, 'EX', 60) else redis.call('DEL', KEYS[2 * i]) end
+    if weight > 0 then redis.call('SET', KEYS[2 * i], weight, 'EX', {IN_FLIGHT}) else redis.call('DEL', KEYS[2 * i]) end
 end
 """
 # Then its limit, its weight, that when the first window is empty, and whether it refuses.
@@ -47,13 +48,13 @@ end
 for i = 1, open * #counts do hold(i, held[i] + answer[i][4]) end
 return {{open, answer}}
 """
-# Then the weight that was in flight, what is added to the count, or -1 to start it afresh, and the window's seconds.
+# Then the weight that was in flight, what is added to the count, or AFRESH, and the window's seconds.
 END = f"""{LEARN}
 local answer = {{}}
 for i = 1, #counts do
     local weight, added, seconds = unpack(ARGV, 2 * #counts + 3 * i - 2, 2 * #counts + 3 * i)
     hold(i, held[i] - weight)
-    if added == '-1' then redis.call('DEL', KEYS[2 * i - 1]) end
+    if added == '{AFRESH}' then redis.call('DEL', KEYS[2 * i - 1]) end
     for n = 1, tonumber(added) do
         if redis.call('INCR', KEYS[2 * i - 1]) == 1 then redis.call('EXPIRE', KEYS[2 * i - 1], seconds) end
     end
@@ -69,8 +70,6 @@ if open and redis.call('INCR', KEYS[1]) == 1 then redis.call('EXPIRE', KEYS[1], 
 local count = counts[1] + (open and 1 or 0)
 return {{open and 1 or 0, {{{{count, math.max(0, redis.call('TTL', KEYS[1])), held[1], 1}}}}}}
 """
-
-
 # ARGV: the count that an instance knows, and the milliseconds that are left of it.
 TELL = """
 if tonumber(ARGV[1]) > tonumber(redis.call('GET', KEYS[1]) or '0') then
@@ -173,7 +172,7 @@ class Counters:
         return not any(full), states
 
     async def end(self, place: Place, added: Sequence[int]) -> None:
-        """Gives the place back; `added` is what each window counts, or -1 to start it afresh."""
+        """Gives the place back; `added` is what each window counts, or AFRESH."""
         arguments = self._told(place.windows)
         for window, weight, more in zip(place.windows, place.weights, added, strict=True):
             arguments += [weight, more, window.seconds]
