@@ -7,6 +7,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 from starlette.responses import Response
 
+from handlers.accounts.known_clients import forget_other_clients
 from handlers.accounts.names import Email, Username, clean_email, clean_username, email_key, unique_key
 from handlers.accounts.password_rules import NewPassword, Password, check_new_password
 from handlers.accounts.passwords import Purpose, Who
@@ -16,7 +17,7 @@ from handlers.accounts.token_pairs import Tokens, add_refresh_token, tokens
 from infra.base.ids import new_id
 from infra.base.times import now_ms, utc
 from infra.http.bodies import invalid_fields, json_response
-from infra.http.clients import client_network
+from infra.http.clients import client_network_of
 from infra.http.operations import operation
 from infra.http.parameters import Header
 from infra.http.preferences import REPRESENTATION, prefers_representation
@@ -65,7 +66,7 @@ class Deleted(Struct):
 @operation(201, problems=NAMING)
 async def register(request: Request, body: Registration) -> Account:
     """Make an account."""
-    client = client_network(client_address(request))
+    client = client_network_of(request)
     async with request.state.limits.naming(client):
         username, email, password_hash = await checked(request, body, Who(client, Purpose.REGISTRATION))
         return await add_account(request, username, email, password_hash)
@@ -133,7 +134,7 @@ async def update_me(request: Request, principal: Principal, body: AccountChanges
     if not changes:
         return principal.account
     async with (
-        request.state.limits.naming(client_network(client_address(request)), principal.account.id),
+        request.state.limits.naming(client_network_of(request), principal.account.id),
         request.state.database.transaction() as transaction,
     ):
         account = await change_account(transaction, principal, changes)
@@ -217,24 +218,16 @@ async def change_password(
     """
     current_hash = await confirm_password(request, principal, body.current_password)
     await check_own_password(request, principal, body.new_password)
-    client = client_network(client_address(request))
+    client = client_network_of(request)
     new_hash = await request.state.passwords.hash(body.new_password, Who(client, known=True))
     now, tells = now_ms(), prefers_representation(prefer)
+    values = {"account_id": principal.account.id, "new_hash": new_hash, "current_hash": current_hash, "now": now}
     async with request.state.database.transaction() as transaction:
-        changed = await transaction.execute(
-            "UPDATE accounts SET password_hash = :new_hash, updated_at = :now"
-            " WHERE id = :account_id AND password_hash = :current_hash",
-            {"account_id": principal.account.id, "new_hash": new_hash, "current_hash": current_hash, "now": now},
-        )
-        if not changed:
-            raise Problem(409, "the password was changed by another request")
+        await replace_hash(transaction, values)
         expires_at = await check_session(transaction, principal)
         if not tells:
             expires_at = min(expires_at, now + request.state.settings.access_token_ttl * 1000)
-        await transaction.execute(  # who knew the old one is a stranger again
-            "DELETE FROM known_clients WHERE account_id = :account_id AND network <> :network",
-            {"account_id": principal.account.id, "network": client},
-        )
+        await forget_other_clients(transaction, principal.account.id, client)
         refresh_token = await end_other_sessions(transaction, principal, expires_at)
         await request.state.sessions.forget_account(principal.account.id)
     audit.info("password changed", extra={"event": "password.changed"})
@@ -244,6 +237,17 @@ async def change_password(
     answer = json_response(tokens(request.state, account, principal.session_id, refresh_token))
     answer.headers["Preference-Applied"] = REPRESENTATION
     return answer
+
+
+async def replace_hash(transaction: Connection, values: Mapping[str, object]) -> None:
+    """Raises a 409 Problem when the account's password is another by now."""
+    changed = await transaction.execute(
+        "UPDATE accounts SET password_hash = :new_hash, updated_at = :now"
+        " WHERE id = :account_id AND password_hash = :current_hash",
+        values,
+    )
+    if not changed:
+        raise Problem(409, "the password was changed by another request")
 
 
 async def end_other_sessions(transaction: Connection, principal: Principal, expires_at: int) -> str:
@@ -278,7 +282,7 @@ async def confirm_password(request: Request, principal: Principal, password: str
     if not row:
         raise Unauthorized("the account has been deleted", "invalid_token")
     [password_hash] = row
-    client = client_network(client_address(request))
+    client = client_network_of(request)
     async with state.limits.confirmation(principal.account.id, principal.session_id, client):
         if not await state.passwords.verify(password, password_hash, Who(client, known=True)):
             audit.warning("wrong password", extra={"event": "password.refused"})
@@ -297,7 +301,3 @@ def all_right(checks: Mapping[str, Callable[[], str]]) -> dict[str, str]:
     if wrong:
         raise invalid_fields(wrong)
     return right
-
-
-def client_address(request: Request) -> str:
-    return request.client.host[:64] if request.client else ""

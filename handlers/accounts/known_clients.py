@@ -4,7 +4,7 @@ from contextlib import suppress
 
 from infra.base.errors import Duplicate
 from infra.base.times import now_ms
-from infra.sql.database import Database
+from infra.sql.database import Connection, Database
 
 DAY = 86_400_000  # milliseconds
 KNOWN_FOR = 90 * DAY  # since the last log-in
@@ -28,6 +28,14 @@ async def remember_client(database: Database, account_id: str, network: str, kno
             "UPDATE known_clients SET expires_at = :expires_at WHERE account_id = :account_id AND network = :network",
             values,
         )
+
+
+async def forget_other_clients(transaction: Connection, account_id: str, network: str) -> None:
+    """Whoever isn't this client is a stranger again."""
+    await transaction.execute(
+        "DELETE FROM known_clients WHERE account_id = :account_id AND network <> :network",
+        {"account_id": account_id, "network": network},
+    )
 
 
 async def _make_room(database: Database, account_id: str) -> None:

@@ -10,9 +10,9 @@ from handlers.accounts.tokens import AccessToken
 from infra.base.ids import Id
 from infra.base.kinds import RateLimit
 from infra.base.times import Time, now_ms, utc
+from infra.http.clients import client_network_of
 from infra.http.parts import Reader
 from infra.http.problems import Unauthorized
-from infra.http.refusals import network_of_client
 from infra.http.service_tokens import authorization
 from infra.logs import name_user
 from infra.sql.database import Connection
@@ -61,7 +61,7 @@ async def authenticate(request: Request, _: Any = None) -> Principal:
     account = await live_account(state, token, may_be_cached=request.method in SAFE_METHODS)
     if not account:
         request.state.refusals.tell(
-            "token.refused", network_of_client(request), "wrong tokens", "token of an ended session"
+            "token.refused", client_network_of(request), "wrong tokens", "token of an ended session"
         )
         raise Unauthorized(ENDED, "invalid_token")
     return Principal(account, token.session_id)

@@ -7,7 +7,6 @@ from typing import Annotated, NamedTuple
 
 from msgspec import Meta, Struct
 
-from handlers.accounts.accounts import client_address
 from handlers.accounts.known_clients import remember_client
 from handlers.accounts.names import SENT_MAX, login_key
 from handlers.accounts.password_rules import Password
@@ -18,12 +17,11 @@ from handlers.accounts.token_pairs import RefreshToken, Tokens, add_refresh_toke
 from handlers.accounts.tokens import refresh_token_hash
 from infra.base.ids import Id, new_id
 from infra.base.times import Time, now_ms, utc
-from infra.http.clients import client_network
+from infra.http.clients import client_network_of
 from infra.http.openapi import ASKED_FOR
 from infra.http.operations import operation
 from infra.http.pages import Page, PageQuery, page_of
 from infra.http.problems import Problem, Unauthorized
-from infra.http.refusals import network_of_client
 from infra.logs import get_logger
 from infra.redis.counters import Window
 from infra.sql.database import Connection
@@ -85,7 +83,7 @@ class Session(Struct):
 async def log_in(request: Request, body: Login) -> Tokens:
     """Start a session."""
     state = request.state
-    client = client_network(client_address(request))
+    client = client_network_of(request)
     column, key = login_key(body.login)
     found = await find_credentials(state, column, key, client)
     if found:
@@ -219,7 +217,7 @@ async def count_refresh(request: Request, account_id: str, session_id: str) -> N
     attempts, seconds = request.state.settings.refresh_rate_limit
     key = request.state.redis.key(account_id, f"refreshes:{session_id}")
     if wait := await request.state.limits.counters.take(Window(key, attempts, seconds)):
-        request.state.refusals.tell("refresh.limited", client_network(client_address(request)), "refreshes limited")
+        request.state.refusals.tell("refresh.limited", client_network_of(request), "refreshes limited")
         raise Problem(429, "too many refreshes of this session", headers={"Retry-After": str(wait)})
 
 
@@ -309,7 +307,11 @@ async def revoke_session(request: Request, principal: Principal, session_id: Id)
             await request.state.sessions.forget_session(principal.account.id, session_id)
     if not ended:
         request.state.refusals.tell(
-            "session.refused", network_of_client(request), "sessions of nobody or another account"
+            "session.refused", client_network_of(request), "sessions of nobody or another account"
         )
         raise Problem(404, "no such session")
     audit.info("session revoked", extra={"event": "session.revoked", "session_id": session_id})
+
+
+def client_address(request: Request) -> str:
+    return request.client.host[:64] if request.client else ""

@@ -56,11 +56,3 @@ def new_id(after: str | None = None) -> str:
         value = max(value, uuid.UUID(after).int + 1)
     text = value.to_bytes(16).hex()
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
-
-
-def is_id(text: str) -> bool:
-    """Whether `text` is a UUID as `new_id` writes it: lower case with hyphens."""
-    try:
-        return str(uuid.UUID(text)) == text
-    except ValueError:
-        return False

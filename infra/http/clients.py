@@ -3,6 +3,9 @@
 import functools
 import re
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Any
+
+from starlette.requests import HTTPConnection
 
 LONGEST = 64  # characters of an address and its port
 REMEMBERED = 4096  # addresses
@@ -65,6 +68,11 @@ def client_network(client: str) -> str:
     if address is None:
         return "unknown"
     return str(ip_network(f"{address}/{SUBSCRIBER}", strict=False)) if ":" in address else address
+
+
+def client_network_of(request: HTTPConnection[Any]) -> str:
+    """In whose limits the request counts."""
+    return client_network(request.client.host if request.client else "")
 
 
 def site(network: str) -> str | None:

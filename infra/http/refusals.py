@@ -7,7 +7,7 @@ from typing import Any
 from starlette.requests import HTTPConnection
 
 from infra.base.kinds import RateLimit
-from infra.http.clients import client_network
+from infra.http.clients import client_network_of
 from infra.http.problems import Problem
 from infra.logs.tally import Tally
 from infra.redis.counters import Counters, Window
@@ -32,21 +32,21 @@ class Refusals:
 
     async def count(self, request: HTTPConnection[Any], kind: str, limit: RateLimit = WRONG_TOKENS) -> None:
         """A wrong token of that kind. Raises a 429 Problem when there were too many from this address."""
-        client = network_of_client(request)
+        client = client_network_of(request)
         self.tell("token.refused", client, "wrong tokens", kind)
         if seconds := await self.counters.take(self._window(client, kind, limit)):
             raise Problem(429, TOO_MANY, headers={"Retry-After": str(seconds)})
 
     def are_too_many(self, request: HTTPConnection[Any], kind: str, limit: RateLimit = WRONG_TOKENS) -> bool:
         """Whether no more guesses are looked at. An address from which a right one came is looked at all the same."""
-        client = network_of_client(request)
+        client = client_network_of(request)
         return client not in self.trusted and self.counters.is_full(self._window(client, kind, limit))
 
     def _window(self, client: str, kind: str, limit: RateLimit) -> Window:
         return Window(self.counters.redis.key(client, f"wrong {kind}s"), limit.attempts, limit.seconds)
 
     def trust(self, request: HTTPConnection[Any]) -> None:
-        client = network_of_client(request)
+        client = client_network_of(request)
         if client not in self.trusted:
             self.trusted[client] = None
             if len(self.trusted) > MOST:
@@ -66,7 +66,3 @@ class Refusals:
     def close(self) -> None:
         for tally in self.tallies.values():
             tally.close()
-
-
-def network_of_client(request: HTTPConnection[Any]) -> str:
-    return client_network(request.client.host if request.client else "")
