@@ -43,26 +43,31 @@ Password = Annotated[
 ]
 
 
-def one_form(password: str) -> str:
+def normalized(password: str) -> str:
     """What is hashed: NFKC, since the same password may arrive in other code points (NIST SP 800-63B-4, 3.1.1.2)."""
     return unicodedata.normalize("NFKC", password)
+
+
+def folded(text: str) -> str:
+    """What is compared: without case, too."""
+    return normalized(normalized(text).casefold())
 
 
 def check_new_password(password: str, names: Iterable[str]) -> str:
     """The password. Raises ValueError, whose text says why it may not be one; `names` are what anybody knows."""
     least, most = PASSWORD_LENGTHS
-    if not least <= len(one_form(password)) <= most:
+    if not least <= len(normalized(password)) <= most:
         raise ValueError(f"expected {least} to {most} characters")
-    folded = one_form(one_form(password).casefold())
-    if is_common(folded):
+    text = folded(password)
+    if is_common(text):
         raise ValueError("is one of the commonest passwords")
-    if is_made_of(folded, names):
+    if is_made_of(text, names):
         raise ValueError("is made of the account's or the service's name")
     return password
 
 
-def is_common(folded: str) -> bool:
-    return f"\n{folded.strip()}\n".encode() in common_passwords()
+def is_common(password: str) -> bool:
+    return f"\n{password.strip()}\n".encode() in common_passwords()
 
 
 @functools.cache
@@ -71,9 +76,9 @@ def common_passwords() -> bytes:
     return zlib.decompress(COMMON.read_bytes(), GZIP)
 
 
-def is_made_of(folded: str, names: Iterable[str]) -> bool:
+def is_made_of(password: str, names: Iterable[str]) -> bool:
     """Whether it is nothing but names and their parts, once or more, with digits and signs around and between them."""
-    left = letters_and_digits(folded)
+    left = letters_and_digits(password)
     for part in sorted(set(parts_of(names)), key=len, reverse=True):
         left = left.replace(part, " ")
     return " " in left and not any(char.isalpha() for char in left)
@@ -81,8 +86,7 @@ def is_made_of(folded: str, names: Iterable[str]) -> bool:
 
 def parts_of(names: Iterable[str]) -> Iterator[str]:
     for name in names:
-        folded = one_form(one_form(name).casefold())
-        parts = (part for signs in SEPARATORS for part in re.split(signs, folded))
+        parts = (part for signs in SEPARATORS for part in re.split(signs, folded(name)))
         for part in map(letters_and_digits, parts):
             if len(part) >= SHORTEST_NAME:
                 yield part

@@ -12,7 +12,6 @@ import hmac
 import math
 import os
 import time
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from handlers.accounts.password_rules import normalized
 from infra.base.errors import Unavailable
 from infra.http.clients import site
 from infra.metrics.counters import Family
@@ -215,8 +215,7 @@ def phc_string(cost: Cost, salt: bytes, key: bytes) -> str:
 
 
 def _scrypt(password: str, salt: bytes, cost: Cost) -> bytes:
-    # NFKC: the same password typed on another keyboard may arrive in other code points (NIST SP 800-63B 3.1.1.2)
-    secret = unicodedata.normalize("NFKC", password).encode()
+    secret = normalized(password).encode()
     return hashlib.scrypt(secret, salt=salt, n=cost.n, r=cost.r, p=cost.p, maxmem=MAX_MEMORY, dklen=32)
 
 
