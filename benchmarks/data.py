@@ -18,7 +18,7 @@ from infra.base.ids import new_id
 from settings import NAME
 from tests.support.servers import MariaDB, Redis
 
-SECRET_KEY = "benchmarks " * 4
+SECRET_KEY = " ".join(["benchmarks"] * 4)
 PASSWORD = "correct horse battery staple"
 SETTINGS = {
     "SYS_ENV": "test",
