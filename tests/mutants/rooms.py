@@ -69,6 +69,8 @@ ROOMS = {
         "tests/platform/test_log_lines.py",
         "tests/platform/test_access_log.py",
         "tests/platform/test_log_pipelines.py",
+        "tests/platform/test_connections.py",
+        "tests/accounts/test_audit.py",
     ],
     "infra/metrics": ["tests/platform/test_metrics.py"],
     "infra/process": [

@@ -9,8 +9,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from starlette.types import Receive, Scope, Send
 
 from infra.http.connections import ConnectionLimits
+from infra.http.proxies import ForwardedHeaders
 from settings import load
 from tests.conftest import StartService
 from tests.support.proxy import Proxy
@@ -111,6 +113,19 @@ def test_a_client_is_an_ipv4_address_or_an_ipv6_64_and_a_proxy_is_none(peer: str
     trusted = {"FORWARDED_ALLOW_IPS": "10.0.0.0/8, 127.0.0.1,2001:db8:ff::/48"}
     assert ConnectionLimits(load(env | trusted)).client_of(peer) == client
     assert ConnectionLimits(load(env | {"FORWARDED_ALLOW_IPS": "*"})).client_of(peer) == ""
+
+
+@pytest.mark.parametrize(
+    ("proxies", "peer"), [("::ffff:10.0.0.0/104", "10.1.2.3"), ("fe80::/10", "fe80::1%eth0"), ("::1", "0:0::1")]
+)
+def test_a_proxy_is_known_however_its_address_is_written(proxies: str, peer: str) -> None:
+    settings = load({"SYS_ENV": "test", "SECRET_KEY": "k" * 32, "FORWARDED_ALLOW_IPS": proxies})
+    assert ConnectionLimits(settings).client_of(peer) == ""
+    assert ForwardedHeaders(no_app, settings.forwarded_allow_ips).find(peer)[1]
+
+
+async def no_app(scope: Scope, receive: Receive, send: Send) -> None:
+    """Is never called."""
 
 
 @contextmanager
