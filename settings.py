@@ -52,7 +52,11 @@ LOG_LEVEL = one_of("DEBUG INFO WARNING ERROR CRITICAL", str.upper)
 LOG_FORMAT = one_of("json gcp ecs console", str.lower)
 LOG_FORMAT_DEFAULT = "json; with K_SERVICE: gcp; local, on a terminal: console"
 SSL_MODE = one_of("disabled preferred required verify_ca verify_identity", str.lower)
-SENSIBLE_LIFETIMES = {"ACCESS_TOKEN_TTL": (30, DAY), "REFRESH_TOKEN_TTL": (3600, 400 * DAY)}  # only with accounts
+# only with accounts:
+SENSIBLE_LIFETIMES = {
+    "ACCESS_TOKEN_TTL": (30, DAY), "REFRESH_TOKEN_TTL": (3600, 400 * DAY), "SESSION_MAX_AGE": (3600, 400 * DAY)
+}  # fmt: skip
+# end only
 # What compose.yaml, and compose itself, read from .env.
 FOREIGN = rf"{IDENTIFIER.upper()}_\w+|COMPOSE_\w+|DOCKER_\w+|MYSQL_ROOT_\w+|MYSQL_USER|TZ"
 

@@ -25,19 +25,20 @@ EMAIL_KEY_MAX = 320  # characters, as the column is wide; case folding makes two
 
 # What no font draws, beside the general categories below: Default_Ignorable_Code_Point, and letters that are blanks.
 BLANK_LETTERS = re.compile(
-    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U0001d159\U000e0000-\U000e0fff]"
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\ufffc"
+    "\U0001107f\U00016fe4\U0001d159\U000e0000-\U000e0fff]"
 )
 UNSEEN_CATEGORIES = {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp", "Zs"}
 FULL_STOPS = "\u3002"  # of RFC 3490, section 3.1; NFKC makes this one, or a plain one, of the others
 PUNYCODE = "xn--"
 LABEL_MAX = 63  # octets: RFC 1035, section 2.3.4
-BLANKS = " \u1680"  # NFKC makes the first one of every other
+BLANKS = " \t\n\v\f\r\u1680"  # NFKC makes the first one of every other
 
 Username = Annotated[
     str,
     Meta(
         max_length=SENT_MAX,
-        pattern=r"^ *([A-Za-z0-9._-]|[^\x00-\x7f])+ *$(?!\n)",
+        pattern=r"^[ \t-\r]*([A-Za-z0-9._-]|[^\x00-\x7f])+[ \t-\r]*$(?!\n)",
         description=USERNAME_EXPECTED,
         examples=["ada"],
         extra_json_schema={ASKED_FOR: {"minLength": 3, "maxLength": 64, "pattern": USERNAME_PATTERN}},
@@ -47,7 +48,7 @@ Email = Annotated[
     str,
     Meta(
         max_length=SENT_MAX,
-        pattern=r"^[^\x00-\x1f\x7f]+$(?!\n)",
+        pattern=r"^[^\x00-\x08\x0e-\x1f\x7f]+$(?!\n)",
         description=EMAIL_EXPECTED,
         examples=["ada@example.com"],
         extra_json_schema={ASKED_FOR: {"format": "email", "maxLength": 254, "pattern": None}},

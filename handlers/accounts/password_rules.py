@@ -67,7 +67,8 @@ def check_new_password(password: str, names: Iterable[str]) -> str:
 
 
 def is_common(password: str) -> bool:
-    return f"\n{password.strip()}\n".encode() in common_passwords()
+    seen = any(char.isprintable() and not char.isspace() for char in password)
+    return not seen or f"\n{password.strip()}\n".encode() in common_passwords()
 
 
 @functools.cache

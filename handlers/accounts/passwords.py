@@ -35,6 +35,7 @@ HASH_SECONDS = 0.1  # until the first has told how long one takes here
 CGROUP_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
 LATELY = 60  # seconds that a client's hashes count against its next one
+KNOWN_BEFORE = 10  # hashes that one who is known may have had, and still comes before a stranger who had none
 BUSY = "too many sign-ins at once"
 
 Result = TypeVar("Result")
@@ -48,7 +49,7 @@ class Purpose(IntEnum):
 
 
 class Who(NamedTuple):
-    """For whom a hash is made. `known`: to the account; it comes before another that had as few hashes lately."""
+    """For whom a hash is made. `known`: to the account; no flood of ever new strangers comes before it."""
 
     client: str
     purpose: Purpose = Purpose.SIGN_IN
@@ -60,8 +61,7 @@ class Turn:
     """A hash that waits, ordered as they come."""
 
     purpose: Purpose
-    lately: int  # hashes that the client had before this one
-    stranger: bool
+    lately: int  # hashes that the client had before this one, less KNOWN_BEFORE of one who is known
     number: int
     client: str = field(compare=False)
     started: asyncio.Future[None] = field(compare=False)
@@ -132,7 +132,8 @@ class Passwords:
     async def _turn(self, who: Who) -> None:
         """Returns when a core is there for it. Raises Unavailable when there is none in time."""
         client = site(who.client) or who.client  # a /48 has no share for each of its 65,536 networks
-        turn = Turn(who.purpose, self._count(client), not who.known, next(self.numbers), client, new_future())
+        lately = self._count(client) - (KNOWN_BEFORE if who.known else 0)
+        turn = Turn(who.purpose, lately, next(self.numbers), client, new_future())
         if self.running < self.cores:
             self.running += 1
             return

@@ -15,7 +15,7 @@ def weakness(secret: str, kind: Kind) -> str:
     """What is expected in its place; nothing when it is good enough."""
     if is_published(secret):
         return "one that is not published with the source"
-    if kind in (KEY, KEYS) and content(secret) < KEY_CONTENT:
+    if kind in (KEY, KEYS) and (content(secret) < KEY_CONTENT or is_phrase(secret)):
         return "at least 32 bytes made by chance, as openssl rand -hex 32 does"
     if kind is TOKEN and (len(secret) < LONG or content(secret) < TOKEN_CONTENT):
         return f"at least {LONG} characters made by chance, as openssl rand -hex 32 does"
@@ -27,6 +27,11 @@ def is_published(secret: str) -> bool:
     return folded.startswith(BEGINNINGS) or any(
         known == folded or (len(known) >= LONG and known in folded) for known in PUBLISHED
     )
+
+
+def is_phrase(secret: str) -> bool:
+    """Words, most likely: of 32 letters of base64 made by chance, one in a billion has no capital and no digit."""
+    return secret in (secret.lower(), secret.upper()) and not any(char.isdigit() for char in secret)
 
 
 def content(secret: str) -> int:

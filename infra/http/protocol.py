@@ -221,7 +221,7 @@ class Protocol(PacedProtocol):
         """Answers after the requests before it, or in place of the one whose body has just broken off."""
         self.refused = True
         self.forget_header_timer()
-        self.headers = kept_headers(self.headers)
+        self.headers = kept_headers(self.headers, self.data)
         if self.transport.is_closing():
             return
         if self.in_body:

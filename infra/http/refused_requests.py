@@ -1,6 +1,7 @@
 """The answer to what isn't a request: a problem document, then the client may finish sending."""
 
 import asyncio
+import re
 from typing import Any
 
 from starlette.types import Receive, Scope, Send
@@ -23,6 +24,7 @@ KEPT = frozenset(
         b"x-request-id",
     }
 )
+ORIGIN = re.compile(rb"(?i)\norigin:[ \t]*([^\r\n]*?)[ \t]*\r?\n")
 
 
 class Refusal:
@@ -40,9 +42,15 @@ class Refusal:
         await send({"type": "http.response.body"})
 
 
-def kept_headers(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """Of a line that comes often the last ones: the nearest proxies' of X-Forwarded-For."""
-    return [header for header in headers if header[0] in KEPT][-len(KEPT) :]
+def kept_headers(headers: list[tuple[bytes, bytes]], data: bytes) -> list[tuple[bytes, bytes]]:
+    """Of a line that comes often the last ones: the nearest proxies' of X-Forwarded-For.
+
+    `data` is what was being parsed: the parser tells of a line when it has read the next one.
+    """
+    kept = [header for header in headers if header[0] in KEPT][-len(KEPT) :]
+    if b"origin" not in dict(kept) and (found := ORIGIN.search(data)):
+        kept.append((b"origin", found[1]))
+    return kept
 
 
 def cycle_of_refusal(protocol: HttpToolsProtocol, method: str, problem: Problem | Unavailable) -> RequestResponseCycle:

@@ -76,7 +76,8 @@ def order_of(asked: Sequence[Who], before: Sequence[Who]) -> list[int]:
         pytest.param([Who(ONE), Who(OTHER)], (Who(ONE),), [1, 0], id="the address that had fewer lately"),
         pytest.param([Who(SITE.format(3)), Who(ONE)], (Who(SITE.format(4)),), [1, 0], id="of one IPv6 site"),
         pytest.param([Who(ONE), Who(OTHER, known=True)], (), [1, 0], id="one that is known"),
-        pytest.param([Who(ONE, known=True), Who(OTHER)], (Who(ONE),), [1, 0], id="known, but had more"),
+        pytest.param([Who(OTHER), Who(ONE, known=True)], (Who(ONE),) * 9, [1, 0], id="known, though it had some"),
+        pytest.param([Who(OTHER), Who(ONE, known=True)], (Who(ONE),) * 11, [0, 1], id="known, but had many"),
     ],
 )
 def test_the_order_of_turns(asked: list[Who], before: tuple[Who, ...], order: list[int]) -> None:

@@ -39,7 +39,7 @@ def samples() -> Iterator[str]:
     """Some that every list of the commonest has, and a few of all."""
     yield from ("password", "12345678", "iloveyou", "Password1", "PASSWORD", "qwertyuiop", "trustno1", "sunshine")
     yield from ("football", "1q2w3e4r", "baseball", "superman", "jennifer", "11111111", "passw0rd", "1qaz2wsx")
-    yield from ("\uff50\uff41\uff53\uff53\uff57\uff4f\uff52\uff44", " password ")
+    yield from ("\uff50\uff41\uff53\uff53\uff57\uff4f\uff52\uff44", " password ", " " * 8, "\u200b" * 9)
     lines = gzip.decompress((ROOT / "handlers/accounts/common_passwords.txt.gz").read_bytes()).decode().split()
     yield from random.Random(1).sample(lines, 50)
 

@@ -69,6 +69,11 @@ def test_a_first_up_finds_every_file_that_it_needs() -> None:
             assert file["required"] is False
 
 
+def test_a_key_before_the_last_comes_from_the_shell_or_env() -> None:
+    app = compose(SECRET_KEY_PREVIOUS="an older key")["services"]["app"]
+    assert app["environment"]["SECRET_KEY_PREVIOUS"] == "an older key"
+
+
 def test_the_example_secrets_are_ones_that_berth_takes(tmp_path: Path) -> None:
     env = variables("app")
     for name in SECRETS:

@@ -82,6 +82,7 @@ ANSWERS = {
 REFUSED = {
     "no host": "GET / HTTP/1.1\r\n%s\r\n",
     "a broken header": "GET / HTTP/1.1\r\n%sA: b\r\nno colon\r\n\r\n",
+    "a broken header after it": "GET / HTTP/1.1\r\nHost: x\r\n%sno colon\r\n\r\n",
     "headers that don't end": "GET / HTTP/1.1\r\n%sA: b\r\nC",
     "a broken chunk": "POST /v1/auth/login HTTP/1.1\r\nHost: x\r\n%sContent-Type: application/json\r\n"
     "Transfer-Encoding: chunked\r\n\r\nzz\r\n",

@@ -690,6 +690,9 @@ WEAK_KEYS = [
     "deadbeef" * 8,
     "secret" * 6,
     "password1password2password3password",
+    "thisisaverysecretkeyforproduction",
+    "the quick brown fox jumps over the lazy dog",
+    "QAZWSXEDCRFVTGBYHNUJMIKOLPQAZWSXEDC",
     "a1b2c3d4e5f6g7h8i9j0k1l2m3n4o5p6",
     "aaaabbbbccccddddeeeeffffgggghhhh",
     "Supersecret-Supersecret-Supersecret",
@@ -758,11 +761,12 @@ def test_a_key_or_token_made_by_chance_is_taken_in_prod(length: int) -> None:
 
 
 SELDOM = [
-    ("FORWARDED_ALLOW_IPS", ["*", "0.0.0.0/0", "10.0.0.0/8,::/0", "0.0.0.0/1,128.0.0.0/1", "::/3"]),
+    ("FORWARDED_ALLOW_IPS", ["*", "0.0.0.0/0", "10.0.0.0/8,::/0", "0.0.0.0/1,128.0.0.0/1", "::/3", "::ffff:0:0/96"]),
     ("CORS_ORIGINS", ["*", "https://a.example,*"]),
     ("LOGIN_RATE_LIMIT", ["1000/300", "999999999/1", "1/999999999", "2/1"]),
     ("ACCESS_TOKEN_TTL", ["1", "86401", "2147483647"]),
     ("REFRESH_TOKEN_TTL", ["60", "99999999", "2147483647"]),
+    ("SESSION_MAX_AGE", ["1", "2147483647"]),
 ]
 
 
@@ -790,7 +794,10 @@ def test_servers_that_are_verified_are_not_warned_of(mode: str, tmp_path: Path) 
 
 
 def test_what_is_usual_is_not_warned_of() -> None:
-    usual = {"FORWARDED_ALLOW_IPS": "10.0.0.0/8,fd00::/8,127.0.0.1", "CORS_ORIGINS": "https://a.example"}
+    usual = {
+        "FORWARDED_ALLOW_IPS": "10.0.0.0/8,fd00::/8,127.0.0.1,::ffff:10.0.0.0/104",
+        "CORS_ORIGINS": "https://a.example",
+    }
     usual |= {"LOGIN_RATE_LIMIT": "100/3600", "ACCESS_TOKEN_TTL": "300", "REFRESH_TOKEN_TTL": "7776000"}
     assert settings.load(PROD | usual).warnings == ()
 

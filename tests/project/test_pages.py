@@ -353,3 +353,18 @@ def test_the_secrets_that_are_made_are_the_ones_that_compose_reads(page: str, bl
     assert made.keys() == compose()["secrets"].keys()
     assert all(len(path.read_text().strip()) == 64 and path.stat().st_mode & 0o004 for path in made.values())
     assert (tmp_path / "secrets").stat().st_mode & 0o777 == 0o700
+
+
+def test_the_page_for_operators_says_how_long_each_proxy_keeps_a_connection() -> None:
+    rows = [
+        line.strip("| ").split(" | ") for line in text_of("docs/operations.md").splitlines() if line.startswith("|")
+    ]
+    kept = {
+        row[0]: row[1:]
+        for row in rows
+        if row[0] in {"AWS ALB", "nginx", "Traefik"} or row[0].startswith(("Google", "Envoy"))
+    }
+    assert len(kept) == 5
+    for keeps, ours in kept.values():
+        number, unit = re.findall(r"^(\d+) (s|h)", keeps)[0]
+        assert int(re.findall(r"^\d+", ours)[0]) > int(number) * {"s": 1, "h": 3600}[unit]
