@@ -1,6 +1,7 @@
 """Servers, rows and tokens: the same for every subject."""
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from typing import NamedTuple, Self
 
 from benchmarks.subjects import ROOT
 from handlers.accounts.passwords import OWASP, scrypt_hash
-from handlers.accounts.tokens import TokenKeys, new_refresh_token, refresh_token_hash
+from handlers.accounts.tokens import TokenKeys, refresh_token_hash
 from infra.base.ids import new_id
 from settings import NAME
 from tests.support.servers import MariaDB, Redis
@@ -91,7 +92,11 @@ class World:
         """Sessions as a login leaves them, `each` for every account."""
         now = time.time_ns() // 1_000_000
         end = now + YEAR * 1000
-        held = [(account_id, name, new_id(), new_refresh_token()) for account_id, name in accounts for _ in range(each)]
+        held = [
+            (account_id, name, new_id(), f"brt_{secrets.token_urlsafe(32)}")
+            for account_id, name in accounts
+            for _ in range(each)
+        ]
         agent = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/150.0.0.0 Safari/537.36"
         self.insert(
             "sessions",

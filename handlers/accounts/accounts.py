@@ -14,6 +14,7 @@ from handlers.accounts.passwords import Purpose, Who
 from handlers.accounts.principal import Account, AccountRow, Principal, account_of, check_session, name_account
 from handlers.accounts.state import Request
 from handlers.accounts.token_pairs import Tokens, add_refresh_token, tokens
+from handlers.accounts.tokens import TokenKeys
 from infra.base.ids import new_id
 from infra.base.times import now_ms, utc
 from infra.http.bodies import invalid_fields, json_response
@@ -228,7 +229,7 @@ async def change_password(
         if not tells:
             expires_at = min(expires_at, now + request.state.settings.access_token_ttl * 1000)
         await forget_other_clients(transaction, principal.account.id, client)
-        refresh_token = await end_other_sessions(transaction, principal, expires_at)
+        refresh_token = await end_other_sessions(transaction, request.state.token_keys, principal, expires_at)
         await request.state.sessions.forget_account(principal.account.id)
     audit.info("password changed", extra={"event": "password.changed"})
     if not tells:
@@ -250,7 +251,7 @@ async def replace_hash(transaction: Connection, values: Mapping[str, object]) ->
         raise Problem(409, "the password was changed by another request")
 
 
-async def end_other_sessions(transaction: Connection, principal: Principal, expires_at: int) -> str:
+async def end_other_sessions(transaction: Connection, keys: TokenKeys, principal: Principal, expires_at: int) -> str:
     """The own session's new refresh token, which expires with it; every other one of the account is dead."""
     values = {"account_id": principal.account.id, "session_id": principal.session_id}
     await transaction.execute(
@@ -261,7 +262,7 @@ async def end_other_sessions(transaction: Connection, principal: Principal, expi
     await transaction.execute(
         "DELETE FROM refresh_tokens WHERE account_id = :account_id", {"account_id": principal.account.id}
     )
-    return await add_refresh_token(transaction, principal.account.id, principal.session_id, expires_at)
+    return await add_refresh_token(transaction, keys, principal.account.id, principal.session_id, expires_at)
 
 
 async def check_own_password(request: Request, principal: Principal, new_password: str) -> None:

@@ -11,8 +11,13 @@ KNOWN_FOR = 90 * DAY  # since the last log-in
 MOST = 100  # of one account
 
 
-async def remember_client(database: Database, account_id: str, network: str, known_until: int | None) -> None:
-    """Known from now on, or for longer; `known_until` is what the row says, when there is one."""
+async def remember_client(
+    database: Database, account_id: str, network: str, known_until: int | None, password_hash: str
+) -> None:
+    """Known from now on, or for longer; `known_until` is what the row says, when there is one.
+
+    Not when the account has another `password_hash` meanwhile: then whoever knew the old one is a stranger.
+    """
     now = now_ms()
     values = {"account_id": account_id, "network": network, "expires_at": now + KNOWN_FOR}
     if known_until is None:
@@ -20,8 +25,9 @@ async def remember_client(database: Database, account_id: str, network: str, kno
         with suppress(Duplicate):  # another log-in was first
             await database.execute(
                 "INSERT INTO known_clients (account_id, network, expires_at)"
-                " VALUES (:account_id, :network, :expires_at)",
-                values,
+                " SELECT id, :network, :expires_at FROM accounts"
+                " WHERE id = :account_id AND password_hash = :password_hash",
+                values | {"password_hash": password_hash},
             )
     elif known_until < now + KNOWN_FOR - DAY:
         await database.execute(

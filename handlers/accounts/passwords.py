@@ -65,6 +65,7 @@ class Turn:
     number: int
     client: str = field(compare=False)
     started: asyncio.Future[None] = field(compare=False)
+    counted: Counter[str] = field(compare=False)  # where it is one of the client's
 
 
 class Cost(NamedTuple):
@@ -133,7 +134,7 @@ class Passwords:
         """Returns when a core is there for it. Raises Unavailable when there is none in time."""
         client = site(who.client) or who.client  # a /48 has no share for each of its 65,536 networks
         lately = self._count(client) - (KNOWN_BEFORE if who.known else 0)
-        turn = Turn(who.purpose, lately, next(self.numbers), client, new_future())
+        turn = Turn(who.purpose, lately, next(self.numbers), client, new_future(), self.lately)
         if self.running < self.cores:
             self.running += 1
             return
@@ -162,19 +163,19 @@ class Passwords:
         """Raises Unavailable when it would wait too long; when the queue is full, the last one has to go."""
         position = bisect.bisect(self.queue, turn)
         if position / self.cores * self.hash_seconds > self.queue_timeout or position >= self.cores * QUEUE_PER_CORE:
-            self.lately[turn.client] -= 1
+            turn.counted[turn.client] -= 1
             raise Unavailable(BUSY, f"{len(self.queue)} password hashes are waiting")
         self.queue.insert(position, turn)
         if len(self.queue) > self.cores * QUEUE_PER_CORE:
             last = self.queue.pop()
-            self.lately[last.client] -= 1
+            last.counted[last.client] -= 1
             last.started.set_exception(Unavailable(BUSY, f"{len(self.queue)} password hashes are waiting"))
 
     def _leave(self, turn: Turn) -> None:
         """One that never had its turn has had no hash either."""
         if turn in self.queue:
             self.queue.remove(turn)
-            self.lately[turn.client] -= 1
+            turn.counted[turn.client] -= 1
 
     def _end(self) -> None:
         """A core is free: the next one has its turn."""

@@ -98,7 +98,7 @@ async def log_in(request: Request, body: Login) -> Tokens:
     rehash = state.passwords.needs_rehash(old_hash)
     new_hash = await state.passwords.hash(body.password, who) if rehash else old_hash
     session_id, refresh_token = await start_session(request, account.id, password_hash=old_hash, new_hash=new_hash)
-    await remember_client(state.database, account.id, client, found.known_until)
+    await remember_client(state.database, account.id, client, found.known_until, new_hash)
     audit.info("logged in", extra={"event": "login.succeeded", "session_id": session_id})
     return tokens(state, account, session_id, refresh_token)
 
@@ -146,7 +146,9 @@ async def start_session(request: Request, account_id: str, *, password_hash: str
                 " VALUES (:account_id, :session_id, :now, :now, :expires_at, :client, :user_agent)",
                 session,
             )
-            refresh_token = await add_refresh_token(transaction, account_id, session_id, expires_at)
+            refresh_token = await add_refresh_token(
+                transaction, request.state.token_keys, account_id, session_id, expires_at
+            )
             displaced = await make_room(transaction, account_id, session_id, settings.max_sessions)
             for ended in displaced:
                 await request.state.sessions.forget_session(account_id, ended)
@@ -192,6 +194,7 @@ async def refresh(request: Request, body: Refresh) -> Tokens:
     )
     expires_at = row and session_end(state, row.session_created_at)
     if not row or not expires_at:
+        await end_session_of_forgotten_token(state, body.refresh_token)
         await count_wrong_token(request, "refresh token")
         raise Unauthorized("the refresh token is invalid or has expired")
     account, session_id = account_of(AccountRow(*row[:5])), row.session_id
@@ -199,10 +202,38 @@ async def refresh(request: Request, body: Refresh) -> Tokens:
     await count_refresh(request, account.id, session_id)
     refresh_token = await rotate(state, row, token_hash, expires_at)
     if not refresh_token:
-        audit.warning("refresh token used twice", extra={"event": "refresh.reused", "session_id": session_id})
-        raise Unauthorized("the refresh token was used before: its session has ended")
+        raise used_twice(session_id)
     audit.info("session refreshed", extra={"event": "session.refreshed", "session_id": session_id})
     return tokens(state, account, session_id, refresh_token)
+
+
+def used_twice(session_id: str) -> Unauthorized:
+    """What the second use of a refresh token raises; the audit log is told."""
+    audit.warning("refresh token used twice", extra={"event": "refresh.reused", "session_id": session_id})
+    return Unauthorized("the refresh token was used before: its session has ended")
+
+
+async def end_session_of_forgotten_token(state: AccountsState, refresh_token: str) -> None:
+    """Raises a 401 Problem for one that is spent and no longer kept, when its session lives: that ends, too.
+
+    One from before a change of the account, as of its password, ends nothing: whoever has stolen it keeps nobody out.
+    """
+    token = state.token_keys.read_refresh_token(refresh_token)
+    if not token:
+        return
+    values = {"account_id": token.account_id, "session_id": token.session_id, "issued_at": token.issued_at}
+    async with state.database.transaction() as transaction:
+        alive = await transaction.fetch_one(
+            "SELECT s.id FROM sessions s JOIN accounts a ON a.id = s.account_id"
+            " WHERE s.account_id = :account_id AND s.id = :session_id AND a.updated_at < :issued_at",
+            values,
+        )
+        if alive:
+            await end_session(transaction, token.account_id, token.session_id)
+            await state.sessions.forget_session(token.account_id, token.session_id)
+    if alive:
+        name_account(token.account_id)
+        raise used_twice(token.session_id)
 
 
 def session_end(state: AccountsState, created_at: int) -> int | None:
@@ -240,7 +271,7 @@ async def rotate(state: AccountsState, row: RefreshTokenRow, token_hash: str, ex
         if unspent:
             if row.tokens > MANY_TOKENS:
                 await forget_spent_tokens(transaction, row.id, session_id)
-            return await add_refresh_token(transaction, row.id, session_id, expires_at)
+            return await add_refresh_token(transaction, state.token_keys, row.id, session_id, expires_at)
         await end_session(transaction, row.id, session_id)
         await state.sessions.forget_session(row.id, session_id)
     return None

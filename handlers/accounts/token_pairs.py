@@ -6,7 +6,7 @@ from msgspec import Meta, Struct
 
 from handlers.accounts.principal import Account
 from handlers.accounts.state import AccountsState
-from handlers.accounts.tokens import new_refresh_token, refresh_token_hash
+from handlers.accounts.tokens import TokenKeys, refresh_token_hash
 from infra.sql.database import Connection
 
 RefreshToken = Annotated[
@@ -27,9 +27,11 @@ class Tokens(Struct):
     account: Account
 
 
-async def add_refresh_token(transaction: Connection, account_id: str, session_id: str, expires_at: int) -> str:
+async def add_refresh_token(
+    transaction: Connection, keys: TokenKeys, account_id: str, session_id: str, expires_at: int
+) -> str:
     """The new token of a session, which lives as long as its newest one."""
-    token = new_refresh_token()
+    token = keys.new_refresh_token(account_id, session_id)
     await transaction.execute(
         "INSERT INTO refresh_tokens (token_hash, account_id, session_id, expires_at)"
         " VALUES (:token_hash, :account_id, :session_id, :expires_at)",

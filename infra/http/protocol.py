@@ -193,6 +193,10 @@ class Protocol(PacedProtocol):
         if self.late or self.extra or self.app_state["stopping"].is_set() or self.parser.should_upgrade():
             self.cycle.keep_alive = False
 
+    def is_idle(self) -> bool:
+        """Nothing is asked: no request has come whole, or all are answered."""
+        return self.cycle is None or self.cycle.response_complete
+
     def too_large(self) -> bool:
         """Whether the headers are, exactly."""
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > MAX_HEADER_BYTES

@@ -159,6 +159,7 @@ class Counters:
         weights = [state.weight for state in states] if is_open else []
         for window, weight in zip(windows, weights, strict=False):
             self._know(window.key).held += weight
+        self._forget_empty(windows)
         return Place(windows, weights, waits)
 
     def _begin_here(self, windows: Sequence[Window]) -> tuple[bool, list[State]]:
@@ -180,10 +181,7 @@ class Counters:
             known.held = max(0, known.held - weight)
             known.add(more, window.seconds)
         await self._eval(END, place.windows, arguments)
-        for window in place.windows:
-            known = self._know(window.key)
-            if not (known.count or known.held):
-                del self.known[window.key]
+        self._forget_empty(place.windows)
 
     async def take(self, window: Window) -> int:
         """Counts one, which is 0; or the seconds until the window, which is full, is empty again."""
@@ -202,6 +200,13 @@ class Counters:
     def is_full(self, window: Window) -> bool:
         """As far as this instance knows."""
         return window.key in self.known and self._know(window.key).count >= window.limit
+
+    def _forget_empty(self, windows: Sequence[Window]) -> None:
+        """Whoever is refused, under ever new names, must not push out what counts."""
+        for window in windows:
+            known = self.known.get(window.key)
+            if known and not (known.count or known.held):
+                del self.known[window.key]
 
     def _know(self, key: str) -> Known:
         known = self.known.get(key)

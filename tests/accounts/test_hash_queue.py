@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from handlers.accounts.passwords import Cost, Passwords, Purpose, Who
+from handlers.accounts.passwords import LATELY, Cost, Passwords, Purpose, Who
 from infra.base.errors import Unavailable
 from tests.conftest import TEST_SETTINGS
 from tests.faults.load import encode, new_account
@@ -129,6 +129,32 @@ def test_one_that_waits_too_long_is_told_so_and_its_place_goes_to_the_next() -> 
         assert passwords.queue == []
         passwords.free.set()
         assert await busy
+        await passwords.end()
+
+    asyncio.run(main())
+
+
+def test_a_hash_that_was_never_made_counts_nowhere_and_makes_nobody_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither in the minute in which it was asked for, nor in the next, which has begun when it is given up."""
+    clock = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: clock)
+
+    async def main() -> None:
+        nonlocal clock
+        passwords = OneCore()
+        busy = await passwords.keep_busy()
+        tasks = [asyncio.create_task(passwords.hash("a long password", Who(ONE))) for _ in range(8)]
+        await asyncio.sleep(0)
+        clock += LATELY + 1
+        other = asyncio.create_task(passwords.hash("a long password", Who(OTHER)))
+        await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert (passwords.lately[ONE], passwords.before[ONE]) == (0, 0)
+        passwords.free.set()
+        assert await busy
+        assert await other
         await passwords.end()
 
     asyncio.run(main())

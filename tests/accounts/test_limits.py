@@ -1,6 +1,7 @@
 """Limits beside those of log-ins: on names, refreshes, sessions and wrong tokens."""
 
 import itertools
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,7 +11,6 @@ import httpx
 import jwt
 import pytest
 
-from handlers.accounts.tokens import new_refresh_token
 from tests.conftest import EVENTS_TOKEN, TEST_SETTINGS, Sql, StartService, backend_settings
 from tests.faults.load import QuickService
 from tests.support.service import Account, Service
@@ -143,14 +143,28 @@ def test_a_session_is_refreshed_so_often_and_keeps_the_last_few_spent_tokens(
     assert len(rows) == 1  # the one that was refused
 
 
-def test_one_of_the_last_few_spent_tokens_still_ends_its_session(limited: Service, member: Account) -> None:
+@pytest.mark.parametrize("spent", [0, 3, 10, 14])
+def test_a_spent_token_ends_its_session_whether_its_row_is_still_kept_or_not(
+    limited: Service, member: Account, spent: int
+) -> None:
+    """A thief who refreshes again and again would else be found out by nobody."""
     tokens = [member.refresh_token]
     for _ in range(15):
         tokens.append(refresh(limited, tokens[-1]).json()["refresh_token"])
-    assert refresh(limited, tokens[0]).status_code == 401  # forgotten
-    assert me(limited, member.access_token) == 200
-    assert refresh(limited, tokens[-5]).status_code == 401
+    refused = refresh(limited, tokens[spent])
+    assert (refused.status_code, "was used before" in refused.json()["detail"]) == (401, True)
     assert me(limited, member.access_token) == 401
+    assert refresh(limited, tokens[-1]).status_code == 401
+
+
+def test_a_token_that_was_changed_ends_nothing(limited: Service, member: Account) -> None:
+    token = member.refresh_token
+    for place in (10, 30, 60, 90, len(token) - 3):
+        changed = f"{token[:place]}{'A' if token[place] != 'A' else 'B'}{token[place + 1 :]}"
+        assert refresh(limited, changed).status_code == 401
+    assert refresh(limited, f"{token}=").status_code == 401
+    assert me(limited, member.access_token) == 200
+    assert refresh(limited, token).status_code == 200
 
 
 def test_the_limit_of_one_session_is_not_that_of_another(limited: Service, member: Account) -> None:
@@ -208,7 +222,7 @@ def test_a_session_ends_at_its_age_however_often_it_is_refreshed(limited: Servic
 
 GUESSES: dict[str, tuple[Callable[..., httpx.Response], int]] = {
     "access token": (lambda s, c: ask(s, "GET", "/v1/auth/me", c, token=f"a.{uuid4().hex}.c"), 20),
-    "refresh token": (lambda s, c: refresh(s, new_refresh_token(), c), 20),
+    "refresh token": (lambda s, c: refresh(s, f"brt_{secrets.token_urlsafe(32)}", c), 20),
     "metrics": (lambda s, c: ask(s, "GET", "/metrics", c, token=uuid4().hex), 200),
     "events": (lambda s, c: ask(s, "POST", "/v1/events", c, {}, token=uuid4().hex), 200),
 }
@@ -262,7 +276,7 @@ def test_wrong_tokens_are_told_in_one_line_per_address_and_minute_with_a_count(l
 def test_what_was_not_told_yet_is_told_at_the_end(start_service: StartService) -> None:
     service = start_service(LOGIN_RATE_LIMIT="1/60")
     for _ in range(3):
-        refresh(service, new_refresh_token())
+        refresh(service, f"brt_{secrets.token_urlsafe(32)}")
     body: dict[str, Any] = {"login": "nobody-here", "password": "wrong one"}
     assert [ask(service, "POST", "/v1/auth/login", "192.0.2.3", body).status_code for _ in range(4)] == [
         401,

@@ -454,3 +454,18 @@ def test_without_redis_ten_thousand_counts_are_kept_and_no_more() -> None:
 
     kept, gone, number = asyncio.run(main())
     assert (kept > 0, gone, number) == (True, 0, MOST)
+
+
+def test_what_is_refused_under_ever_new_names_pushes_out_no_count() -> None:
+    settings = load({"SYS_ENV": "test", "SECRET_KEY": "k" * 32})
+
+    async def main() -> tuple[bool, int]:
+        async with open_store(settings) as store:
+            counters = Counters(store)
+            full = Window("full", 1, 600)
+            await counters.take(full)
+            for number in range(MOST + 1):
+                assert not (await counters.begin([Window(f"name-{number}", 10, 600), full])).weights
+            return counters.is_full(full), len(counters.known)
+
+    assert asyncio.run(main()) == (True, 1)

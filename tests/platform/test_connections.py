@@ -5,7 +5,7 @@ import resource
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -72,6 +72,19 @@ def test_over_the_limit_in_all_everyone_gets_health_only(start_service: StartSer
     with open_connections(service, [f"127.0.0.{number}" for number in range(1, 11)]):
         assert statuses(service, "127.0.0.20") == [503, 200]
     wait_until_open_again(service)
+
+
+def test_when_all_is_taken_whoever_has_most_makes_room_for_another(start_service: StartService) -> None:
+    service = start_service(MAX_CONNECTIONS=40, FORWARDED_ALLOW_IPS=ELSEWHERE)
+    with open_connections(service, ["127.0.0.1"] * 25 + ["127.0.0.2"] * 15, LIVE + b"\r\n") as held:
+        assert statuses(service, "127.0.0.3") == [200, 200]
+        held[0].settimeout(10)
+        with suppress(ConnectionError):
+            while held[0].recv(65536):
+                pass
+        for one in held[25:]:
+            one.sendall(LIVE + b"\r\n")
+            assert one.recv(65536)
 
 
 def test_a_proxy_has_the_limit_in_all_only(start_service: StartService) -> None:

@@ -640,6 +640,20 @@ def test_a_secret_file_that_is_empty_or_not_utf8_is_refused(content: bytes, tmp_
     assert str(tmp_path / "secret")[:70] in said["MYSQL_PASSWORD_FILE"]
 
 
+def test_a_secret_file_that_never_ends_or_never_begins_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in ("/dev/zero", str(tmp_path / "pipe")):
+        assert list(refused(MYSQL_PASSWORD_FILE=path)) == ["MYSQL_PASSWORD_FILE"]
+
+
+def test_a_secret_may_come_through_a_pipe() -> None:
+    reading, writing = os.pipe()
+    with subprocess.Popen(["sh", "-c", "sleep 0.2; echo late"], stdout=writing):
+        os.close(writing)
+        assert load(MYSQL_PASSWORD_FILE=f"/dev/fd/{reading}").mysql_password == "late"
+    os.close(reading)
+
+
 @pytest.mark.parametrize("path", ["/nowhere/secret", "/", "x" * 5000, "a\x00b"])
 def test_a_secret_file_that_cannot_be_read_is_refused(path: str) -> None:
     assert list(refused(REDIS_PASSWORD_FILE=path)) == ["REDIS_PASSWORD_FILE"]
