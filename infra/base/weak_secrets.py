@@ -1,5 +1,6 @@
 """Secrets that anybody could guess: published with the source, short, or with little in them."""
 
+import re
 from itertools import pairwise
 
 from infra.base.kinds import KEY, KEYS, TOKEN, Kind
@@ -11,10 +12,17 @@ KEY_CONTENT, TOKEN_CONTENT = 14, 6
 KEYBOARD = {ord(char): place for place, char in enumerate("1234567890qwertyuiopasdfghjklzxcvbnm")}
 
 
+# What every guide has in its place, and what is tried first.
+EXAMPLES = re.compile("change-?_?(me|this)|your-(256-bit-)?secret|django-insecure|password\\d")
+FIRST_TRIED = frozenset({"admin", "changeme", "password", "passwd", "root", "123456", "12345678", "123456789"})
+
+
 def weakness(secret: str, kind: Kind) -> str:
     """What is expected in its place; nothing when it is good enough."""
     if is_published(secret):
         return "one that is not published with the source"
+    if EXAMPLES.search(secret.casefold()) or secret.casefold() in FIRST_TRIED:
+        return "one that nobody guesses, as openssl rand -hex 32 makes"
     if kind in (KEY, KEYS) and (content(secret) < KEY_CONTENT or is_phrase(secret)):
         return "at least 32 bytes made by chance, as openssl rand -hex 32 does"
     if kind is TOKEN and (len(secret) < LONG or content(secret) < TOKEN_CONTENT):

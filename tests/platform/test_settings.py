@@ -705,6 +705,9 @@ WEAK_KEYS = [
     "secret" * 6,
     "password1password2password3password",
     "thisisaverysecretkeyforproduction",
+    "your-256-bit-secret-your-256-bit-secret",
+    "Please-Change-This-2-a-Secret-Key-In-Production",
+    "django-insecure-7f3a9c1e5b2d8f4a6c0e",
     "the quick brown fox jumps over the lazy dog",
     "QAZWSXEDCRFVTGBYHNUJMIKOLPQAZWSXEDC",
     "a1b2c3d4e5f6g7h8i9j0k1l2m3n4o5p6",
@@ -741,6 +744,9 @@ WEAK_TOKENS = [
     "15-characters-!",
     "a-token-for-your-Prometheus",
     "a-token-for-services-that-introspect",
+    "changemechangeme",
+    "password12345678",
+    "please-change-this-token-2026",
 ]
 
 
@@ -754,7 +760,15 @@ def test_a_token_that_anybody_could_guess_is_refused_in_prod(name: str, token: s
 
 
 @pytest.mark.parametrize(
-    "password", ["development-only-mysql-password", "the-password-that-serves", "the password of Redis"]
+    "password",
+    [
+        "development-only-mysql-password",
+        "the-password-that-serves",
+        "the password of Redis",
+        "password",
+        "Root",
+        "changeme1",
+    ],
 )
 @pytest.mark.parametrize("name", ["MYSQL_PASSWORD", "REDIS_PASSWORD"])
 def test_a_published_password_is_refused_in_prod(name: str, password: str, tmp_path: Path) -> None:
