@@ -766,7 +766,8 @@ def test_a_flood_that_the_collector_is_too_slow_for_costs_no_audit_line() -> Non
         time.sleep(0.02)
     assert int(said(process)) > 10_000
     lines = [json.loads(line) for line in read.splitlines()]
-    assert [line["message"] for line in lines if line["type"] == "audit"] == [f"audit {n}" for n in range(300)]
+    kept = [line["message"] for line in lines if line["type"] == "audit"]
+    assert sorted(kept) == sorted(f"audit {n}" for n in range(300))  # those in the room may overtake one before them
     process.communicate(timeout=30)
 
 
