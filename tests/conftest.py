@@ -29,7 +29,7 @@ SLOW = re.compile(
     r"/tests/(deploy|fast|faults|image|project)/"
     r"|/test_(docs|errors|hash_queue|limits|log_pipelines|make|mysql_login|outbox|pools|sign_in_limits|start|tls)\.py$"
 )
-STARTS = re.compile("mariadb|mysql|redis|migrated|start_service|QuickService|Browser|MariaDB|Redis")
+STARTS = re.compile("certificate|pem$|mariadb|mysql|redis|migrated|start_service|QuickService|Browser|MariaDB|Redis")
 
 AnyServer = TypeVar("AnyServer", bound=Server)
 Environment = dict[str, str]
