@@ -13,10 +13,10 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from handlers.accounts.names import SENT_MAX
 from infra.http.openapi import ASKED_FOR
 
 PASSWORD_LENGTHS = (8, 256)
-SENT_MAX = 1024  # characters before they are in one form: at most four of them become one
 GZIP = 31  # zlib's word for gzip with the largest window
 # In lower case, a line each: the 10,000 commonest of at least 8 characters and more; where from: common_passwords.md.
 COMMON = Path(__file__).with_name("common_passwords.txt.gz")

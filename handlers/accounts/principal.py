@@ -60,9 +60,7 @@ async def authenticate(request: Request, _: Any = None) -> Principal:
     name_account(token.account_id)
     account = await live_account(state, token, may_be_cached=request.method in SAFE_METHODS)
     if not account:
-        request.state.refusals.tell(
-            "token.refused", client_network_of(request), "wrong tokens", "token of an ended session"
-        )
+        state.refusals.tell_wrong_token(client_network_of(request), "token of an ended session")
         raise Unauthorized(ENDED, "invalid_token")
     return Principal(account, token.session_id)
 

@@ -1,16 +1,15 @@
 """What any service may ask of its variables. A rule yields each name that is wrong, and what was expected."""
 
 from collections.abc import Iterator, Mapping
-from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from infra.base.certificates import belong_together
 from infra.base.kinds import RATE, RateLimit
+from infra.base.networks import network_of
 from infra.base.variables import Reading
 from infra.base.weak_secrets import weakness
 
 DAY = 86400  # seconds
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}  # this machine's own: a proxy beside it, a tunnel
-MAPPED = IPv6Network("::ffff:0:0/96")  # RFC 4291, section 2.5.5.2
 WIDEST_NETWORK = 8  # bits of its prefix
 
 
@@ -54,13 +53,8 @@ def odd_lifetimes(reading: Reading, sensible: Mapping[str, tuple[int, int]]) -> 
 
 
 def believes_anyone(proxies: str) -> bool:
-    """Also by networks that are a half or a quarter of all addresses, IPv4's as IPv6 has them among these."""
-    return proxies == "*" or any(is_wide(ip_network(part)) for part in proxies.split(",") if part)
-
-
-def is_wide(network: IPv4Network | IPv6Network) -> bool:
-    mapped = isinstance(network, IPv6Network) and network.subnet_of(MAPPED)
-    return network.prefixlen - (MAPPED.prefixlen if mapped else 0) < WIDEST_NETWORK
+    """Also by networks that are a half or a quarter of all addresses."""
+    return proxies == "*" or any(network_of(part).prefixlen < WIDEST_NETWORK for part in proxies.split(",") if part)
 
 
 def is_elsewhere(host: str | None) -> bool:

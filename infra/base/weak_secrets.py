@@ -10,8 +10,6 @@ LONG = 16  # characters; a published secret that is so long isn't part of anothe
 # How much `content` tells apart what was made by chance: 32 hexadecimal digits have 14 once in 20,000 times.
 KEY_CONTENT, TOKEN_CONTENT = 14, 6
 KEYBOARD = {ord(char): place for place, char in enumerate("1234567890qwertyuiopasdfghjklzxcvbnm")}
-
-
 # What every guide has in its place, and what is tried first.
 EXAMPLES = re.compile("change-?_?(me|this)|your-(256-bit-)?secret|django-insecure|password\\d")
 FIRST_TRIED = frozenset({"admin", "changeme", "password", "passwd", "root", "123456", "12345678", "123456789"})

@@ -2,14 +2,15 @@
 
 import functools
 import re
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 from starlette.requests import HTTPConnection
 
+from infra.base.networks import as_ipv4, network_of
+
 LONGEST = 64  # characters of an address and its port
 REMEMBERED = 4096  # addresses
-MAPPED = IPv6Network("::ffff:0:0/96")  # IPv4 addresses, as a socket of IPv6 shows them (RFC 4291, 2.5.5.2)
 HOP = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::[0-9]+)?|([0-9.]+)(?::[0-9]+)?|([0-9A-Fa-f:.]+)")
 SUBSCRIBER = 64  # bits of an IPv6 address that one subscriber has at least
 SITE = 48  # bits that one may have: /64s by the ten thousand
@@ -48,17 +49,6 @@ def parsed_address(text: str) -> str | None:
     except ValueError:
         address = None
     return str(as_ipv4(address)) if address else None
-
-
-def as_ipv4(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
-
-
-def network_of(text: str) -> IPv4Network | IPv6Network:
-    network = ip_network(text.strip())
-    if isinstance(network, IPv6Network) and network.subnet_of(MAPPED):
-        return IPv4Network((as_ipv4(network.network_address), network.prefixlen - MAPPED.prefixlen))
-    return network
 
 
 @functools.lru_cache(REMEMBERED)

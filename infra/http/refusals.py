@@ -33,7 +33,7 @@ class Refusals:
     async def count(self, request: HTTPConnection[Any], kind: str, limit: RateLimit = WRONG_TOKENS) -> None:
         """A wrong token of that kind. Raises a 429 Problem when there were too many from this address."""
         client = client_network_of(request)
-        self.tell("token.refused", client, "wrong tokens", kind)
+        self.tell_wrong_token(client, kind)
         if seconds := await self.counters.take(self._window(client, kind, limit)):
             raise Problem(429, TOO_MANY, headers={"Retry-After": str(seconds)})
 
@@ -51,6 +51,9 @@ class Refusals:
             self.trusted[client] = None
             if len(self.trusted) > MOST:
                 del self.trusted[next(iter(self.trusted))]
+
+    def tell_wrong_token(self, client: str, kind: str) -> None:
+        self.tell("token.refused", client, "wrong tokens", kind)
 
     def tell(self, event: str, client: str, message: str, kind: str = "") -> None:
         """Counts one in the line of this event and address that is due."""
