@@ -126,6 +126,14 @@ def test_an_ipv6_site_may_ask_for_eight_times_as_many(start_service: StartServic
 # Sessions and their refresh tokens
 
 
+def refreshed(service: Service, account: Account, times: int) -> list[str]:
+    """Its refresh tokens, one spent after another; the last one isn't."""
+    tokens = [account.refresh_token]
+    for _ in range(times):
+        tokens.append(refresh(service, tokens[-1]).json()["refresh_token"])
+    return tokens
+
+
 def test_a_session_is_refreshed_so_often_and_keeps_the_last_few_spent_tokens(
     limited: Service, member: Account, sql: Sql
 ) -> None:
@@ -148,9 +156,7 @@ def test_a_spent_token_ends_its_session_whether_its_row_is_still_kept_or_not(
     limited: Service, member: Account, spent: int
 ) -> None:
     """A thief who refreshes again and again would else be found out by nobody."""
-    tokens = [member.refresh_token]
-    for _ in range(15):
-        tokens.append(refresh(limited, tokens[-1]).json()["refresh_token"])
+    tokens = refreshed(limited, member, 15)
     refused = refresh(limited, tokens[spent])
     assert (refused.status_code, "was used before" in refused.json()["detail"]) == (401, True)
     assert me(limited, member.access_token) == 401
@@ -168,9 +174,7 @@ def test_a_token_that_was_changed_ends_nothing(limited: Service, member: Account
 
 
 def test_the_limit_of_one_session_is_not_that_of_another(limited: Service, member: Account) -> None:
-    token = member.refresh_token
-    for _ in range(25):
-        token = refresh(limited, token).json()["refresh_token"]
+    token = refreshed(limited, member, 25)[-1]
     assert refresh(limited, token).status_code == 429
     assert refresh(limited, log_in(limited, member.username).refresh_token).status_code == 200
 

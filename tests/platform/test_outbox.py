@@ -131,14 +131,20 @@ def test_an_event_comes_after_those_of_an_instance_whose_clock_is_ahead(
     sink.wait_for(account.id, "registered", "updated", "updated", "deleted")
 
 
-def test_what_was_not_sent_yet_of_a_deleted_account_says_no_more_than_its_id(
-    start_service: StartService, backend: str, sink: Sink, sql: Sql
-) -> None:
+def held_up_account(service: Service, sink: Sink, sql: Sql) -> Account:
+    """One whose registration the sink has refused, and that isn't told again until `attempt_at` says so."""
     sink.answers = [500]
-    service = start_service(backend, K_SINK=sink.url)
     account = service.sign_up()
     service.wait_for_log(type="task", event_id=account.id)
     sql(service, "UPDATE outbox SET attempt_at = 99999999999999")
+    return account
+
+
+def test_what_was_not_sent_yet_of_a_deleted_account_says_no_more_than_its_id(
+    start_service: StartService, backend: str, sink: Sink, sql: Sql
+) -> None:
+    service = start_service(backend, K_SINK=sink.url)
+    account = held_up_account(service, sink, sql)
     change(service, account, username="Never-told", email="never-told@example.com")
     [attempts] = [row["attempts"] for row in sql(service, f"SELECT attempts FROM outbox WHERE id = '{account.id}'")]
     delete(service, account)
@@ -234,11 +240,8 @@ def test_what_comes_before_the_answer_of_the_sink_is_not_its_answer(
 def test_an_event_waits_for_the_one_before_it_of_its_account_and_for_no_other(
     start_service: StartService, backend: str, sink: Sink, sql: Sql
 ) -> None:
-    sink.answers = [500]
     service = start_service(backend, K_SINK=sink.url)
-    held_up = service.sign_up()
-    service.wait_for_log(type="task", event_id=held_up.id)
-    sql(service, "UPDATE outbox SET attempt_at = 99999999999999")
+    held_up = held_up_account(service, sink, sql)
     delete(service, held_up)
     other = service.sign_up()
     sink.wait_for(other.id, "registered")
