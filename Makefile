@@ -29,15 +29,15 @@ dev: .venv/run ## the same, and start anew whenever a .py file or .env changes
 
 test: .venv/dev ## run the tests against real servers of their own (ARGS="-k login -x" goes to pytest, and installs nothing)
 	@[ -n "$(ARGS)" ] || tests/install-servers.sh kubectl=kubernetes-client
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-quick: .venv/dev ## run those that need no server, in about a minute
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --quick $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --quick $(ARGS)
 
 # tests/fast is about nothing but those paths; tests/project and tests/deploy read files, which no fast path touches.
 test-plain: .venv/dev ## run them once more with FAST=off, so that nothing bends another package
 	@tests/install-servers.sh
-	@FAST=off $(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/accounts tests/faults tests/platform
+	@FAST=off $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/accounts tests/faults tests/platform
 
 test-image: .venv/dev ## build the image and run it confined, on the Docker engine here or one that the tests start (as root)
 	@docker info >/dev/null 2>&1 || set -- dockerd=docker.io debootstrap=debootstrap; tests/install-servers.sh "$$@"

@@ -24,6 +24,8 @@ EVENTS_TOKEN = "a-token-that-other-services-have"
 RAN_AGAINST: dict[str, str] = {}
 LIMIT = 900  # seconds for a test and what it starts: what builds an image on a busy machine needs half of them
 
+# Files that take minutes come first, or one worker is still at them when the others have nothing left.
+LONGEST = {"test_new.py", "test_outbox.py", "test_request_limits.py", "test_add_a_resource.py", "test_settings.py"}
 # What `make test-quick` leaves out: whatever starts a server, a browser or a service of its own, and what else is slow.
 SLOW = re.compile(
     r"/tests/(deploy|fast|faults|image|project)/"
@@ -205,6 +207,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONGEST)
     if config.getoption("quick"):
         slow = [item for item in items if not is_quick(item)]
         config.hook.pytest_deselected(items=slow)
